@@ -1,0 +1,168 @@
+//! Element-wise functions, written so that the compiler can vectorise them.
+
+/// Runs `body` compiled for the widest SIMD this processor has. No operation
+/// is reordered or fused, so the result does not depend on the width.
+#[inline(always)]
+pub fn vectorized<R>(body: impl FnOnce() -> R) -> R {
+    struct Body<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Body<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Body(body))
+}
+
+/// `eˣ` to about 2 units in the last place: range reduction by `ln 2` and a
+/// polynomial of degree 6. Below -87 the result is 0, above 88 it is `e⁸⁸`.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5·2²³: adding it rounds to an integer
+    let clamped = x.clamp(-87.3, 88.0);
+    let k = (clamped * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
+    let r = (clamped - k * 0.693_359_4) - k * -2.121_944_4e-4;
+    let p = 1.0
+        + r * (1.0
+            + r * (0.5
+                + r * (0.166_666_67 + r * (0.041_666_65 + r * (0.008_333_45 + r * 0.001_388_9)))));
+    let scale = f32::from_bits((((k as i32) + 127) << 23) as u32);
+    let y = p * scale;
+    if x < -87.3 { 0.0 } else { y }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `max(0, x)`.
+#[inline(always)]
+pub fn relu(x: f32) -> f32 {
+    x.max(0.0)
+}
+
+/// `silu(x) = x·σ(x)`.
+#[inline(always)]
+pub fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// `(silu(x), silu'(x))`, with `silu'(x) = σ(x)·(1 + x·(1 − σ(x)))`.
+#[inline(always)]
+pub fn silu_grad(x: f32) -> (f32, f32) {
+    let s = sigmoid(x);
+    (x * s, s * (1.0 + x * (1.0 - s)))
+}
+
+/// The exact gelu, `x·Φ(x)`, with Φ the normal distribution function by
+/// Abramowitz & Stegun 7.1.26 in f64 (error below 1.5·10⁻⁷).
+pub fn gelu(x: f32) -> f32 {
+    let z = f64::from(x) / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z.abs());
+    let poly = t
+        * (0.254_829_592
+            + t * (-0.284_496_736
+                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let erf = (1.0 - poly * (-z * z).exp()).copysign(z);
+    (f64::from(x) * 0.5 * (1.0 + erf)) as f32
+}
+
+/// Softmax of a row, in place, by its largest entry.
+pub fn softmax(row: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+            let mut lanes = [0f32; 16];
+            let mut chunks = row.chunks_exact_mut(16);
+            for chunk in &mut chunks {
+                for (lane, v) in lanes.iter_mut().zip(chunk) {
+                    *v = exp(*v - max);
+                    *lane += *v;
+                }
+            }
+            let mut sum: f32 = lanes.iter().sum();
+            for v in chunks.into_remainder() {
+                *v = exp(*v - max);
+                sum += *v;
+            }
+            let scale = 1.0 / sum;
+            row.iter_mut().for_each(|v| *v *= scale);
+        },
+    );
+}
+
+/// `Σ e^(x − max)` over a row, in 16 lanes.
+pub fn exp_sum(row: &[f32], max: f32) -> f32 {
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut lanes = [0f32; 16];
+            let chunks = row.chunks_exact(16);
+            let rest: f32 = chunks.remainder().iter().map(|v| exp(v - max)).sum();
+            for chunk in chunks {
+                for (lane, v) in lanes.iter_mut().zip(chunk) {
+                    *lane += exp(v - max);
+                }
+            }
+            lanes.iter().sum::<f32>() + rest
+        },
+    )
+}
+
+/// `aᵀb`, summed in 16 lanes.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (ca, cb) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in ca.zip(cb) {
+        for i in 0..16 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        for i in -8700..8800 {
+            let x = i as f32 / 100.0;
+            let want = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / want - 1.0).abs() < 4e-7, "{x}");
+        }
+        assert_eq!(exp(-1000.0), 0.0);
+        assert!(exp(1000.0).is_finite());
+    }
+
+    #[test]
+    fn activations_agree_with_their_definitions() {
+        for i in -300..300 {
+            let x = i as f32 / 20.0;
+            let s = 1.0 / (1.0 + (-f64::from(x)).exp());
+            let (v, g) = silu_grad(x);
+            assert!((f64::from(v) - f64::from(x) * s).abs() < 1e-5);
+            assert!((f64::from(g) - s * (1.0 + f64::from(x) * (1.0 - s))).abs() < 1e-5);
+        }
+        // Φ(1) = 0.841344746
+        assert!((gelu(1.0) - 0.841_344_75).abs() < 1e-6);
+        assert!((gelu(-1.0) + 0.158_655_25).abs() < 1e-6);
+    }
+
+    #[test]
+    fn softmax_sums_to_one_and_keeps_ratios() {
+        let mut row: Vec<f32> = (0..37).map(|i| (i as f32).sin() * 9.0).collect();
+        let want: Vec<f64> = row.iter().map(|&v| f64::from(v).exp()).collect();
+        let total: f64 = want.iter().sum();
+        softmax(&mut row);
+        for (p, w) in row.iter().zip(want) {
+            assert!((f64::from(*p) - w / total).abs() < 1e-6);
+        }
+    }
+}
