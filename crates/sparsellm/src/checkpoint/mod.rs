@@ -1,0 +1,336 @@
+//! Reading and writing weights: one [`Checkpoint`] that yields named tensors,
+//! whatever the file format, and one [`Writer`] for the result.
+
+pub mod gguf;
+mod safetensors;
+mod writer;
+
+pub use writer::Writer;
+
+use crate::error::{Error, Result, invalid};
+use crate::linalg::Matrix;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+/// Element type of a stored tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Anything else a file may carry (integers, f64, f8): copied, never read.
+    Other(::safetensors::Dtype),
+}
+
+impl Dtype {
+    /// The name safetensors gives it, e.g. `"BF16"`.
+    pub fn name(self) -> String {
+        match self {
+            Dtype::F32 => "F32".into(),
+            Dtype::F16 => "F16".into(),
+            Dtype::Bf16 => "BF16".into(),
+            Dtype::Other(dtype) => format!("{dtype:?}"),
+        }
+    }
+
+    /// Bytes per element, of the types that can be read.
+    fn size(self) -> Option<usize> {
+        match self {
+            Dtype::F32 => Some(4),
+            Dtype::F16 | Dtype::Bf16 => Some(2),
+            Dtype::Other(_) => None,
+        }
+    }
+}
+
+/// A stored tensor: what it is and where its bytes lie.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Element type, and the type it is written in.
+    pub dtype: Dtype,
+    /// Which weight file holds it.
+    file: usize,
+    /// Its bytes in that file. Empty for a GGUF, whose blocks are read by name.
+    bytes: Range<usize>,
+}
+
+impl TensorInfo {
+    /// Number of elements. (Shapes were checked against the file's size.)
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One memory-mapped weight file.
+struct WeightFile {
+    name: String,
+    map: Mmap,
+}
+
+/// A pre-trained model on disk: its configuration and its named tensors.
+/// Weights stay in the memory-mapped files until they are asked for.
+pub struct Checkpoint {
+    /// The folder, or the `.gguf` file.
+    pub path: PathBuf,
+    /// `config.json`, or what a GGUF's metadata says in its place.
+    pub config: Value,
+    tensors: BTreeMap<String, TensorInfo>,
+    files: Vec<WeightFile>,
+    gguf: Option<gguf::Gguf>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder or a `.gguf` file.
+    ///
+    /// # Errors
+    /// Where `path` is neither, or a file in it is damaged.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if meta.is_dir() {
+            return Self::open_folder(path);
+        }
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("gguf") => Self::open_gguf(path),
+            _ => invalid!(
+                "{}: not a model: expected a Hugging Face folder (with config.json) or a .gguf file",
+                path.display()
+            ),
+        }
+    }
+
+    fn open_folder(path: &Path) -> Result<Checkpoint> {
+        let config_path = path.join("config.json");
+        if !config_path.is_file() {
+            return invalid!(
+                "{}: not a model folder: it has no config.json; give a Hugging Face checkpoint folder",
+                path.display()
+            );
+        }
+        let config = read_json(&config_path)?;
+        let (mut tensors, mut files) = (BTreeMap::new(), Vec::new());
+        for name in safetensors::weight_files(path)? {
+            let file_path = path.join(&name);
+            let map = map_file(&file_path)?;
+            for (tensor, (dtype, shape, bytes)) in safetensors::read_header(&file_path, &map)? {
+                let info = TensorInfo { shape, dtype, file: files.len(), bytes };
+                if tensors.insert(tensor.clone(), info).is_some() {
+                    return invalid!(
+                        "{}: tensor {tensor} is in two weight files; remove the stale one",
+                        path.display()
+                    );
+                }
+            }
+            files.push(WeightFile { name, map });
+        }
+        Ok(Checkpoint { path: path.into(), config, tensors, files, gguf: None })
+    }
+
+    fn open_gguf(path: &Path) -> Result<Checkpoint> {
+        let gguf = gguf::Gguf::open(path)?;
+        let tensors = gguf
+            .tensors()
+            .map(|(name, shape)| {
+                let info =
+                    TensorInfo { shape: shape.to_vec(), dtype: Dtype::F16, file: 0, bytes: 0..0 };
+                (name.to_string(), info)
+            })
+            .collect();
+        let config = gguf.config()?;
+        Ok(Checkpoint { path: path.into(), config, tensors, files: Vec::new(), gguf: Some(gguf) })
+    }
+
+    /// The GGUF behind this checkpoint, if it is one.
+    pub fn gguf(&self) -> Option<&gguf::Gguf> {
+        self.gguf.as_ref()
+    }
+
+    /// All tensors by name, in order of name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    /// The tensor's description.
+    ///
+    /// # Errors
+    /// Where the checkpoint has no tensor of that name.
+    pub fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| {
+            Error::Invalid(format!(
+                "{}: tensor {name} is missing; the checkpoint is incomplete or config.json does not describe it",
+                self.path.display()
+            ))
+        })
+    }
+
+    /// Fails unless tensor `name` is there with the shape `config.json` implies
+    /// and a type that can be read.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let info = self.info(name)?;
+        if info.shape != shape {
+            return invalid!(
+                "{}: tensor {name} has shape {:?}, but config.json implies {shape:?}",
+                self.path.display(),
+                info.shape
+            );
+        }
+        if info.dtype.size().is_none() {
+            return invalid!(
+                "{}: tensor {name} is stored as {}; only F32, F16 and BF16 weights can be pruned",
+                self.path.display(),
+                info.dtype.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Elements `range` of tensor `name` (counted row-major), as f32.
+    ///
+    /// # Errors
+    /// Where it is missing, of a type that cannot be read, or not finite.
+    pub fn read(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let info = self.info(name)?;
+        if range.end > info.len() {
+            return invalid!(
+                "{}: tensor {name} ends before element {}",
+                self.path.display(),
+                range.end
+            );
+        }
+        let mut out = vec![0.0; range.len()];
+        if let Some(gguf) = &self.gguf {
+            gguf.read_f32(name, range.clone(), &mut out)?;
+        } else {
+            let Some(size) = info.dtype.size() else {
+                return invalid!(
+                    "{}: tensor {name} is stored as {}, which cannot be read as weights",
+                    self.path.display(),
+                    info.dtype.name()
+                );
+            };
+            let start = info.bytes.start + range.start * size;
+            decode(
+                &self.files[info.file].map[start..start + range.len() * size],
+                info.dtype,
+                &mut out,
+            );
+        }
+        if let Some(i) = out.par_iter().position_first(|v| !v.is_finite()) {
+            return invalid!(
+                "{}: tensor {name} holds {} at element {}; the checkpoint is damaged",
+                self.path.display(),
+                out[i],
+                range.start + i
+            );
+        }
+        Ok(out)
+    }
+
+    /// A two-dimensional tensor.
+    pub fn matrix(&self, name: &str) -> Result<Matrix> {
+        let info = self.info(name)?;
+        let &[rows, cols] = info.shape.as_slice() else {
+            return invalid!(
+                "{}: tensor {name} has shape {:?}; a matrix was expected",
+                self.path.display(),
+                info.shape
+            );
+        };
+        Ok(Matrix::new(rows, cols, self.read(name, 0..rows * cols)?))
+    }
+
+    /// A tensor as a flat vector.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
+        self.read(name, 0..self.info(name)?.len())
+    }
+
+    /// Rows `rows` of a matrix with `cols` columns.
+    pub fn rows(&self, name: &str, rows: Range<usize>, cols: usize) -> Result<Matrix> {
+        let data = self.read(name, rows.start * cols..rows.end * cols)?;
+        Ok(Matrix::new(rows.len(), cols, data))
+    }
+
+    /// Rounds values to the type tensor `name` is stored in.
+    pub fn round(&self, name: &str, values: &mut [f32]) -> Result<()> {
+        let dtype = self.info(name)?.dtype;
+        if dtype != Dtype::F32 {
+            decode(&encode(values, dtype), dtype, values);
+        }
+        Ok(())
+    }
+
+    /// SHA-256 over the weight files' bytes, as hex: what this run read.
+    pub fn digest(&self) -> Result<String> {
+        use sha2::{Digest, Sha256};
+        let mut sha = Sha256::new();
+        match &self.gguf {
+            Some(_) => sha.update(&map_file(&self.path)?[..]),
+            None => self.files.iter().for_each(|f| sha.update(&f.map[..])),
+        }
+        Ok(sha.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// The stored bytes of a tensor (never of a GGUF's).
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        &self.files[info.file].map[info.bytes.clone()]
+    }
+}
+
+/// Little-endian bytes to f32.
+fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    const PIECE: usize = 1 << 16;
+    let each = |size: usize, from: fn(&[u8]) -> f32, out: &mut [f32]| {
+        out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * size)).for_each(|(out, bytes)| {
+            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(size)) {
+                *v = from(b);
+            }
+        });
+    };
+    match dtype {
+        Dtype::F32 => each(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]), out),
+        Dtype::F16 => each(2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32(), out),
+        Dtype::Bf16 => each(2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(), out),
+        Dtype::Other(_) => {}
+    }
+}
+
+/// f32 to little-endian bytes of `dtype`, rounded to nearest.
+fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        Dtype::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        Dtype::F32 | Dtype::Other(_) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the map is read-only and private to this process. A file that
+    // another process truncates meanwhile raises SIGBUS, as with every mapped
+    // model file; it cannot corrupt memory.
+    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
+}
+
+/// Parses a JSON file.
+pub fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::Invalid(format!("{}: not valid JSON: {e}", path.display())))
+}
