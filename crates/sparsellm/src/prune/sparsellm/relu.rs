@@ -1,0 +1,54 @@
+//! The updates for ReLU networks (OPT).
+
+use super::Updates;
+use crate::linalg::{relu, vectorized};
+
+/// `a = relu(z)`, with penalties α and β.
+#[derive(Clone, Copy, Debug)]
+pub struct Relu {
+    /// Penalty of the linear constraints.
+    pub alpha: f32,
+    /// Penalty of the activation constraint.
+    pub beta: f32,
+}
+
+impl Relu {
+    /// The terms of the objective that hold z:
+    /// `β(a − relu(z))² + α(z − m)²`.
+    #[inline(always)]
+    pub fn objective(&self, a: f32, m: f32, z: f32) -> f32 {
+        let (activation, linear) = (a - relu(z), z - m);
+        self.beta * activation * activation + self.alpha * linear * linear
+    }
+
+    /// The z that minimises [`objective`](Self::objective): the better of
+    /// `z⁺ = max(0, (βa + αm)/(α + β))` and `z⁻ = min(0, m)`.
+    #[inline(always)]
+    pub fn z(&self, a: f32, m: f32) -> f32 {
+        let positive = ((self.beta * a + self.alpha * m) / (self.alpha + self.beta)).max(0.0);
+        let negative = m.min(0.0);
+        if self.objective(a, m, positive) <= self.objective(a, m, negative) {
+            positive
+        } else {
+            negative
+        }
+    }
+}
+
+impl Updates for Relu {
+    fn phi(&self, pre: &[&[f32]], a: &mut [f32]) {
+        a.iter_mut().zip(pre[0]).for_each(|(a, z)| *a = relu(*z));
+    }
+
+    fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]) {
+        let [z] = state else { return };
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((z, &a), &m) in z.iter_mut().zip(a).zip(pre[0]) {
+                    *z = self.z(a, m);
+                }
+            },
+        );
+    }
+}

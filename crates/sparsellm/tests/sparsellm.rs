@@ -1,0 +1,65 @@
+//! SparseLLM agrees with a literal float64 reading of its equations
+//! (`tools/fixtures/sparsellm_oracle.py`), for both kinds of network.
+mod common;
+
+use common::{Case, cases};
+use sparsellm::{
+    linalg::Matrix,
+    model::{Activation, FeedForward, Linear},
+    prune::{sparsegpt::Sweep, sparsellm as global},
+};
+
+fn linear(case: &Case, name: &'static str, bias: Option<&str>) -> Linear {
+    let bias = bias.map(|b| case.vector(b).iter().map(|&v| v as f32).collect());
+    Linear { name, weight: case.matrix(name), bias }
+}
+
+fn close(got: &Matrix, want: &Matrix, place: &str) {
+    for (i, (got, want)) in got.data.iter().zip(&want.data).enumerate() {
+        assert_eq!(*got == 0.0, *want == 0.0, "{place} at {i}: {got} against {want}");
+        assert!((got - want).abs() <= 1e-3 * want.abs().max(1.0), "{place} at {i}: {got} {want}");
+    }
+}
+
+#[test]
+fn the_global_method_agrees_with_numpy() {
+    for path in cases("sparsellm") {
+        let case = Case::load(&path);
+        let place = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut ffn = match case.metadata["kind"].as_str() {
+            "relu" => FeedForward::Mlp {
+                fc1: linear(&case, "fc1", Some("b1")),
+                fc2: linear(&case, "fc2", Some("b2")),
+                activation: Activation::Relu,
+            },
+            _ => FeedForward::SwiGlu {
+                gate: linear(&case, "gate", None),
+                up: linear(&case, "up", None),
+                down: linear(&case, "down", None),
+            },
+        };
+        let settings = global::Settings {
+            pattern: case.pattern(),
+            sweep: Sweep { block_size: case.number("block_size") as usize, bits: None },
+            damping: case.number("damping") as f32,
+            alpha: case.number("alpha") as f32,
+            beta: case.number("beta") as f32,
+            epochs: case.number("epochs") as usize,
+            chunk: 64,
+        };
+        let outcome = global::prune(&mut ffn, &case.matrix("X"), &settings, |_, _| {}).unwrap();
+        for (got, want) in outcome.errors.iter().zip(case.vector("errors")) {
+            assert!((got / want - 1.0).abs() < 1e-3, "{place}: E {got} against {want}");
+        }
+        assert_eq!(outcome.errors.len(), settings.epochs);
+        assert_eq!(outcome.kept_epoch as f64, case.number("kept_epoch"), "{place}");
+        let linears: Vec<&Linear> = match &ffn {
+            FeedForward::Mlp { fc1, fc2, .. } => vec![fc1, fc2],
+            FeedForward::SwiGlu { gate, up, down } => vec![gate, up, down],
+        };
+        for linear in linears {
+            let want = case.matrix(&format!("out.{}", linear.name));
+            close(&linear.weight, &want, &format!("{place} {}", linear.name));
+        }
+    }
+}
