@@ -1,0 +1,5 @@
+//! What pruning cost: perplexity.
+
+mod perplexity;
+
+pub use perplexity::{Perplexity, perplexity};
