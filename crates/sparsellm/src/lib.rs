@@ -1,0 +1,41 @@
+//! Global pruning of pre-trained language models.
+//!
+//! `sparsellm` removes 50 to 90 % of the weights of a Hugging Face checkpoint,
+//! by SparseLLM (Bai et al., NeurIPS 2024) or by the local methods it is
+//! measured against: magnitude, Wanda, SparseGPT.
+//!
+//! ```no_run
+//! use sparsellm::{Model, Settings, Tokenizer, Writer, pipeline, text::{Segments, Source, Use}};
+//! # fn main() -> sparsellm::Result<()> {
+//! let model = Model::open("SmolLM2-135M".as_ref())?;
+//! let text = Source::parse("train.txt")?
+//!     .tokens(Use::Calibration, || Tokenizer::of(&model.checkpoint))?;
+//! let segments = Segments::draw(&text, 128, 2048, 0)?;
+//! let mut writer = Writer::create(&model.checkpoint, "pruned".as_ref(), false)?;
+//! let layers = pipeline::prune(
+//!     &model, Some(&segments), &Settings::default(), &mut writer, &mut |event| println!("{event:?}"),
+//! )?;
+//! writer.finish(&serde_json::json!({ "layers": layers }))
+//! # }
+//! ```
+//!
+//! The library prints nothing, parses no arguments and never exits: events
+//! reach the caller through one observer.
+
+pub mod checkpoint;
+pub mod error;
+pub mod eval;
+pub mod linalg;
+pub mod model;
+pub mod pipeline;
+pub mod prune;
+pub mod report;
+pub mod text;
+
+pub use checkpoint::{Checkpoint, Writer};
+pub use error::{Error, Result};
+pub use eval::perplexity;
+pub use model::Model;
+pub use pipeline::{Event, Settings, prune};
+pub use prune::{Method, Pattern};
+pub use text::Tokenizer;

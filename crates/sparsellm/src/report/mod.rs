@@ -1,0 +1,53 @@
+//! Records of a run: what the JSON output and `sparsellm.json` hold.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One pruned linear.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinearReport {
+    /// Fraction of its weights that are zero, as written.
+    pub sparsity: f64,
+    /// Relative error of its output on the calibration tokens,
+    /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖²`, where the method knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    /// Time spent on it.
+    pub seconds: f64,
+    /// Relative damping its Hessian needed, where that is more than asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raised_damping: Option<f32>,
+}
+
+/// One pruned decoder layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Its linears by name.
+    pub linears: BTreeMap<String, LinearReport>,
+    /// SparseLLM: the feed-forward network's true error after each epoch.
+    pub ffn_error: Vec<f64>,
+    /// SparseLLM: the epoch whose weights were kept, from 1; 0 for the local
+    /// methods.
+    pub kept_epoch: usize,
+}
+
+/// A whole run, as `prune --json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PruneReport {
+    /// The model as the user named it.
+    pub model: String,
+    /// The output folder.
+    pub output: String,
+    /// The method's name.
+    pub method: String,
+    /// Fraction of zeros over all pruned linears, as written.
+    pub sparsity: f64,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// The process's largest resident memory so far.
+    pub peak_rss_bytes: u64,
+    /// The pruned decoder layers in order.
+    pub layers: Vec<LayerReport>,
+}
