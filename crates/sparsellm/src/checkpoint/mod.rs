@@ -267,6 +267,17 @@ impl Checkpoint {
         Ok(Matrix::new(rows.len(), cols, data))
     }
 
+    /// How many of a tensor's elements are zero.
+    pub fn count_zeros(&self, name: &str) -> Result<usize> {
+        let info = self.info(name)?;
+        if self.gguf.is_some() || info.dtype.size().is_some() {
+            return Ok(self.vector(name)?.iter().filter(|v| **v == 0.0).count());
+        }
+        // Whatever the type, zero is all zero bytes.
+        let size = (info.bytes.len() / info.len().max(1)).max(1);
+        Ok(self.bytes(info).chunks_exact(size).filter(|e| e.iter().all(|b| *b == 0)).count())
+    }
+
     /// Rounds values to the type tensor `name` is stored in.
     pub fn round(&self, name: &str, values: &mut [f32]) -> Result<()> {
         let dtype = self.info(name)?.dtype;

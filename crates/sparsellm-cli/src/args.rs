@@ -1,0 +1,187 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use sparsellm::{Error, Method, Pattern, Result};
+use std::{ops::Range, path::PathBuf};
+
+/// Prunes pre-trained language models globally: SparseLLM, and the local
+/// methods it is measured against.
+#[derive(Parser)]
+#[command(name = "sparsellm", version, about, propagate_version = true)]
+pub struct Args {
+    /// Threads to use [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Prune a model and write the pruned checkpoint
+    Prune(Prune),
+    /// Measure a model's perplexity
+    Eval(Eval),
+    /// Show a model's tensors, their sparsity and their N:M patterns
+    Inspect(Inspect),
+    /// Prune two small embedded models with every method and compare
+    Demo(Demo),
+}
+
+/// How much goes: `--sparsity` or `--pattern`.
+#[derive(clap::Args, Clone)]
+pub struct Amount {
+    /// Fraction of the weights to remove, in [0, 1) [default: 0.7]
+    #[arg(long, value_name = "F", value_parser = sparsity, conflicts_with = "pattern")]
+    pub sparsity: Option<f64>,
+    /// Remove N of every M consecutive weights, e.g. 2:4
+    #[arg(long, value_name = "N:M", value_parser = parse::<Pattern>)]
+    pub pattern: Option<Pattern>,
+}
+
+impl Amount {
+    pub fn pattern(&self) -> Pattern {
+        self.pattern.unwrap_or(Pattern::Unstructured(self.sparsity.unwrap_or(0.7)))
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Prune {
+    /// A Hugging Face checkpoint folder, or a .gguf file
+    pub model: PathBuf,
+    /// Folder to write the pruned checkpoint to
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// magnitude, wanda, sparsegpt or sparsellm
+    #[arg(long, default_value = "sparsellm", value_name = "NAME", value_parser = parse::<Method>)]
+    pub method: Method,
+    #[command(flatten)]
+    pub amount: Amount,
+    /// Calibration text: a .txt, .raw, .jsonl or .npy file (not needed for magnitude)
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<String>,
+    /// Calibration segments
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
+    pub samples: usize,
+    /// Tokens per segment [default: 2048, or the model's positions if fewer]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub seq_len: Option<usize>,
+    /// Seed of the segments' draw
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Decoder layers to prune, from A up to but not including B [default: all]
+    #[arg(long, value_name = "A..B", value_parser = layers)]
+    pub layers: Option<Range<usize>>,
+    /// SparseLLM: penalty of the linear constraints [default: 5 for SwiGLU, 0.1 for ReLU]
+    #[arg(long, value_name = "F")]
+    pub alpha: Option<f32>,
+    /// SparseLLM: penalty of the activation constraint [default: 5 for SwiGLU, 0.1 for ReLU]
+    #[arg(long, value_name = "F")]
+    pub beta: Option<f32>,
+    /// SparseLLM: epochs per layer
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub epochs: usize,
+    /// Damping of the Hessians, relative to their mean diagonal
+    #[arg(long, default_value_t = 0.01, value_name = "F")]
+    pub damping: f32,
+    /// Columns per block of the OBS sweep
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub block_size: usize,
+    /// Capture each group's inputs after the groups before it were pruned
+    #[arg(long)]
+    pub true_sequential: bool,
+    /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
+    #[arg(long, value_name = "B")]
+    pub bits: Option<u32>,
+    /// Replace the output folder if it holds an earlier result
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Eval {
+    /// A Hugging Face checkpoint folder, or a .gguf file
+    pub model: PathBuf,
+    /// Texts to measure on: .txt, .raw, .jsonl or .npy files
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<String>,
+    /// Tokens per window [default: 2048, or the model's positions if fewer]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub seq_len: Option<usize>,
+    /// Measure on the first N windows only
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_windows: Option<usize>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// A Hugging Face checkpoint folder, or a .gguf file
+    pub model: PathBuf,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Demo {
+    #[command(flatten)]
+    pub amount: Amount,
+    /// Seed of the calibration segments' draw
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> std::result::Result<T, String> {
+    text.parse()
+}
+
+fn sparsity(text: &str) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    Pattern::unstructured(value).map(|_| value).map_err(|e| e.to_string())
+}
+
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number of at least 1 was expected".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
+/// More threads than this is a typing error, and would exhaust the machine.
+fn threads(text: &str) -> std::result::Result<usize, String> {
+    at_least_one(text).and_then(|n| if n <= 1024 { Ok(n) } else { Err("at most 1024".into()) })
+}
+
+fn layers(text: &str) -> std::result::Result<Range<usize>, String> {
+    let hint = || "a range A..B was expected, e.g. 0..12".to_string();
+    let (a, b) = text.split_once("..").ok_or_else(hint)?;
+    Ok(a.parse().map_err(|_| hint())?..b.parse().map_err(|_| hint())?)
+}
+
+/// The segment length to use: what was asked for, or 2048 within the model's
+/// positions.
+pub fn seq_len(model: &sparsellm::Model, asked: Option<usize>) -> Result<usize> {
+    let seq_len = asked.unwrap_or(2048.min(model.shape().positions.unwrap_or(2048)));
+    model.check_seq_len(seq_len)?;
+    Ok(seq_len)
+}
+
+/// Opens the model, with a hint where there is nothing at that path.
+pub fn open(path: &std::path::Path) -> Result<sparsellm::Model> {
+    if !path.exists() {
+        return Err(Error::Invalid(format!(
+            "{}: no such file or folder; give a Hugging Face checkpoint folder or a .gguf file",
+            path.display()
+        )));
+    }
+    sparsellm::Model::open(path)
+}

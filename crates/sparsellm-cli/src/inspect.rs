@@ -1,0 +1,70 @@
+//! `sparsellm inspect`.
+
+use crate::{args, print, print_json};
+use serde_json::json;
+use sparsellm::{Result, prune::pattern};
+use std::collections::BTreeSet;
+
+/// The N:M patterns looked for.
+const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (6, 8), (7, 8)];
+
+pub fn run(args: &args::Inspect) -> Result<()> {
+    let model = args::open(&args.model)?;
+    let prunable: BTreeSet<String> = (0..model.shape().layers)
+        .flat_map(|i| {
+            let prefix = model.family.layer_prefix(i);
+            model
+                .family
+                .linears()
+                .into_iter()
+                .map(move |(name, _)| format!("{prefix}{name}.weight"))
+        })
+        .collect();
+    let (mut tensors, mut parameters, mut zeros, mut total) = (Vec::new(), 0, 0.0, 0.0);
+    for (name, info) in model.checkpoint.tensors() {
+        let n = info.len();
+        let zero = model.checkpoint.count_zeros(name)?;
+        let mut patterns = Vec::new();
+        if prunable.contains(name) {
+            let w = model.checkpoint.matrix(name)?;
+            let held = PATTERNS.iter().filter(|(z, m)| pattern::holds(&w, *z, *m));
+            patterns.extend(held.map(|(z, m)| format!("{z}:{m}")));
+            zeros += zero as f64;
+            total += n as f64;
+        }
+        parameters += n;
+        let sparsity = zero as f64 / n.max(1) as f64;
+        if !args.json {
+            print(&format!(
+                "{name:60} {:6} {:16} {:7.3} % {}\n",
+                info.dtype.name(),
+                format!("{:?}", info.shape),
+                100.0 * sparsity,
+                patterns.join(" ")
+            ))?;
+        }
+        tensors.push(json!({
+            "name": name,
+            "shape": info.shape,
+            "dtype": info.dtype.name(),
+            "sparsity": sparsity,
+            "patterns": patterns,
+        }));
+    }
+    let sparsity = zeros / f64::max(total, 1.0);
+    if args.json {
+        return print_json(&json!({
+            "model": args.model.display().to_string(),
+            "architecture": model.architecture,
+            "parameters": parameters,
+            "sparsity": sparsity,
+            "tensors": tensors,
+        }));
+    }
+    print(&format!(
+        "{}: {} tensors, {parameters} parameters; the decoder layers' linears are {:.3} % zero\n",
+        model.architecture,
+        tensors.len(),
+        100.0 * sparsity
+    ))
+}

@@ -1,0 +1,50 @@
+//! The `sparsellm` command: arguments, progress, JSON, exit codes. The work is
+//! the library's.
+
+mod args;
+mod demo;
+mod eval;
+mod inspect;
+mod progress;
+mod prune;
+
+use clap::Parser;
+use sparsellm::{Error, Result};
+use std::{io::Write, process::ExitCode};
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let threads = args.threads.unwrap_or(0);
+    if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        eprintln!("error: cannot start {threads} threads: {e}");
+        return ExitCode::from(1);
+    }
+    let result = match args.command {
+        args::Command::Prune(args) => prune::run(&args),
+        args::Command::Eval(args) => eval::run(&args),
+        args::Command::Inspect(args) => inspect::run(&args),
+        args::Command::Demo(args) => demo::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(if matches!(e, Error::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Prints to stdout; a reader that has gone away is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the one JSON document of `--json`.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))?;
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,89 @@
+//! Progress on stderr: a bar where it is a terminal, plain lines where not.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sparsellm::Event;
+use std::io::IsTerminal;
+
+/// Shows what a run does.
+pub struct Progress {
+    /// Absent where stderr is no terminal.
+    bar: Option<ProgressBar>,
+    layer: usize,
+    of: usize,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            if let Ok(style) =
+                ProgressStyle::with_template("{bar:24} {pos}/{len} layers  {eta} left  {wide_msg}")
+            {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Progress { bar, layer: 0, of: 0 }
+    }
+
+    /// Layers done and to do, where there is nothing else to tell.
+    pub fn layers(&mut self, what: &str, done: usize, of: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message(what.to_string());
+        } else if done == of {
+            eprintln!("{what}: {of} layers done");
+        }
+    }
+
+    /// Shows one of the library's events.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Layer { index, done, of } => {
+                (self.layer, self.of) = (*index, *of);
+                if let Some(bar) = &self.bar {
+                    bar.set_length(*of as u64);
+                    bar.set_position(*done as u64);
+                    bar.set_message(format!("layer {index}"));
+                }
+            }
+            Event::Linear { index, name, report } => {
+                let error = report.error.map_or(String::new(), |e| format!("  error {e:.4}"));
+                self.line(format!("layer {index} {name}{error}"), || {
+                    format!("  sparsity {:.4}  {:.2}s", report.sparsity, report.seconds)
+                });
+            }
+            Event::Epoch { index, epoch, error } => {
+                let line = format!("layer {index} feed-forward epoch {epoch}  E {error:.6}");
+                self.line(line, String::new);
+            }
+            Event::LayerDone { report } => {
+                if let Some(bar) = &self.bar {
+                    bar.inc(1);
+                } else if report.kept_epoch > 0 {
+                    eprintln!("layer {} kept epoch {}", report.index, report.kept_epoch);
+                }
+            }
+            Event::Warning(text) => match &self.bar {
+                Some(bar) => bar.println(format!("warning: {text}")),
+                None => eprintln!("warning: {text}"),
+            },
+        }
+    }
+
+    fn line(&self, text: String, detail: impl FnOnce() -> String) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None => eprintln!("{text}{}", detail()),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

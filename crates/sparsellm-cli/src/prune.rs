@@ -1,0 +1,163 @@
+//! `sparsellm prune`.
+
+use crate::{args, print, print_json, progress::Progress};
+use serde_json::{Value, json};
+use sparsellm::{
+    Error, Method, Model, Result, Settings, Tokenizer, Writer, pipeline,
+    report::{LayerReport, PruneReport},
+    text::{Segments, Source, Use},
+};
+use std::{path::Path, time::Instant};
+
+pub fn run(args: &args::Prune) -> Result<()> {
+    let started = Instant::now();
+    let model = args::open(&args.model)?;
+    let settings = settings(args);
+    settings.check(&model)?;
+    let mut progress = Progress::new();
+    let segments = calibration(args, &model)?;
+    let mut writer = Writer::create(&model.checkpoint, &args.output, args.force)?;
+    let layers =
+        pipeline::prune(&model, segments.as_ref(), &settings, &mut writer, &mut |event| {
+            progress.event(&event)
+        })?;
+    drop(progress);
+    let sparsity = overall_sparsity(&model, &layers);
+    writer.finish(&record(args, &model, &settings, segments.as_ref(), sparsity, &layers)?)?;
+    let report = PruneReport {
+        model: args.model.display().to_string(),
+        output: args.output.display().to_string(),
+        method: settings.method.name().into(),
+        sparsity,
+        seconds: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: peak_rss_bytes(),
+        layers,
+    };
+    if args.json {
+        return print_json(&report);
+    }
+    print(&format!(
+        "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory\n",
+        report.output,
+        report.layers.len(),
+        model.shape().layers,
+        100.0 * report.sparsity,
+        report.method,
+        report.seconds,
+        report.peak_rss_bytes as f64 / 1e9,
+    ))
+}
+
+fn settings(args: &args::Prune) -> Settings {
+    Settings {
+        method: args.method,
+        pattern: args.amount.pattern(),
+        layers: args.layers.clone(),
+        alpha: args.alpha,
+        beta: args.beta,
+        epochs: args.epochs,
+        damping: args.damping,
+        block_size: args.block_size,
+        bits: args.bits,
+        true_sequential: args.true_sequential,
+    }
+}
+
+/// The calibration segments the arguments ask for; none where the method needs
+/// none.
+fn calibration(args: &args::Prune, model: &Model) -> Result<Option<Segments>> {
+    if args.method == Method::Magnitude {
+        return Ok(None);
+    }
+    let Some(file) = &args.calibration else {
+        return Err(Error::Usage(format!(
+            "{} needs calibration text: --calibration FILE (.txt, .raw, .jsonl or .npy)",
+            args.method.name()
+        )));
+    };
+    let source = Source::parse(file)?;
+    let seq_len = args::seq_len(model, args.seq_len)?;
+    let tokens = source.tokens(Use::Calibration, || Tokenizer::of(&model.checkpoint))?;
+    let segments = match source {
+        Source::Tokens(_) => Segments::first(&tokens, args.samples, seq_len),
+        _ => Segments::draw(&tokens, args.samples, seq_len, args.seed),
+    };
+    segments.map(Some)
+}
+
+/// Zeros over all pruned linears.
+pub fn overall_sparsity(model: &Model, layers: &[LayerReport]) -> f64 {
+    let shapes = model.family.linears();
+    let (mut zeros, mut total) = (0.0, 0.0);
+    for (name, linear) in layers.iter().flat_map(|l| &l.linears) {
+        let size = shapes.iter().find(|(n, _)| n == name).map_or(0, |(_, s)| s[0] * s[1]) as f64;
+        zeros += (linear.sparsity * size).round();
+        total += size;
+    }
+    if total > 0.0 { zeros / total } else { 0.0 }
+}
+
+/// What `sparsellm.json` says of the run: everything that decided the result,
+/// and nothing (times, paths of this machine) that would differ between two
+/// equal runs.
+fn record(
+    args: &args::Prune,
+    model: &Model,
+    settings: &Settings,
+    segments: Option<&Segments>,
+    sparsity: f64,
+    layers: &[LayerReport],
+) -> Result<Value> {
+    let mut layers = serde_json::to_value(layers)
+        .map_err(|e| Error::Invalid(format!("cannot write the record: {e}")))?;
+    for linear in layers
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(|l| l.get_mut("linears")?.as_object_mut())
+        .flat_map(|l| l.values_mut())
+        .filter_map(Value::as_object_mut)
+    {
+        linear.remove("seconds");
+    }
+    let file_name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let calibration = segments.map(|s| {
+        json!({
+            "file": args.calibration.as_deref().and_then(|f| file_name(Path::new(f))),
+            "samples": s.count(),
+            "seq_len": s.seq_len,
+            "seed": args.seed,
+        })
+    });
+    Ok(json!({
+        "sparsellm": env!("CARGO_PKG_VERSION"),
+        "input": {
+            "architecture": model.architecture,
+            "sha256": model.checkpoint.digest()?,
+        },
+        "settings": {
+            "method": settings.method.name(),
+            "pattern": settings.pattern.to_string(),
+            "layers": settings.layers.as_ref().map(|r| format!("{}..{}", r.start, r.end)),
+            "alpha": settings.alpha,
+            "beta": settings.beta,
+            "epochs": settings.epochs,
+            "damping": settings.damping,
+            "block_size": settings.block_size,
+            "bits": settings.bits,
+            "true_sequential": settings.true_sequential,
+            "calibration": calibration,
+        },
+        "sparsity": sparsity,
+        "layers": layers,
+    }))
+}
+
+/// The process's largest resident memory so far; 0 where the system does not
+/// say.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
