@@ -30,7 +30,7 @@ const MODELS: [(&str, Files); 2] = [
 ];
 const TEXTS: Files = embedded!("stories": "calibration.txt", "test.txt");
 
-const SAMPLES: usize = 128;
+const SAMPLES: usize = 64;
 const SEQ_LEN: usize = 256;
 
 pub fn run(args: &args::Demo) -> Result<()> {

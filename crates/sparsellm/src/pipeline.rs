@@ -90,7 +90,7 @@ impl Settings {
             return usage!("--bits needs a second-order method: sparsegpt or sparsellm");
         }
         if let Pattern::NofM { of, .. } = self.pattern
-            && self.block_size % of != 0
+            && !self.block_size.is_multiple_of(of)
         {
             return usage!(
                 "--block-size {} is not a multiple of the pattern's M = {of}",

@@ -1,4 +1,6 @@
 //! Every model family gives transformers' logits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Case, fixture};
@@ -55,4 +57,9 @@ families! {
     opt_350m: "opt-350m-style";
     opt_no_bias: "opt-no-bias";
     opt_gelu: "opt-gelu";
+    opt_125m_bin: "opt-125m-style-bin";
+    opt_125m_bin_sharded: "opt-125m-style-bin-sharded";
+    opt_350m_bin: "opt-350m-style-bin";
+    opt_no_bias_bin: "opt-no-bias-bin";
+    opt_gelu_bin: "opt-gelu-bin";
 }

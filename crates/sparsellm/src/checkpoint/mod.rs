@@ -2,6 +2,7 @@
 //! whatever the file format, and one [`Writer`] for the result.
 
 pub mod gguf;
+mod pytorch;
 mod safetensors;
 mod writer;
 
@@ -14,6 +15,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde_json::Value;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs::File,
     ops::Range,
@@ -44,13 +46,18 @@ impl Dtype {
         }
     }
 
-    /// Bytes per element, of the types that can be read.
-    fn size(self) -> Option<usize> {
+    /// Bytes per element.
+    fn size(self) -> usize {
         match self {
-            Dtype::F32 => Some(4),
-            Dtype::F16 | Dtype::Bf16 => Some(2),
-            Dtype::Other(_) => None,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::Other(dtype) => dtype.bitsize().div_ceil(8),
         }
+    }
+
+    /// Whether the elements can be read as weights.
+    fn is_readable(self) -> bool {
+        !matches!(self, Dtype::Other(_))
     }
 }
 
@@ -65,6 +72,24 @@ pub struct TensorInfo {
     file: usize,
     /// Its bytes in that file. Empty for a GGUF, whose blocks are read by name.
     bytes: Range<usize>,
+    /// See [`Entry::strides`].
+    strides: Option<Vec<usize>>,
+}
+
+/// A tensor in the header of a weight file. Several may lie in the same bytes.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Its name.
+    name: String,
+    /// Element type.
+    dtype: Dtype,
+    /// Shape. Its product is at most the number of elements in the file.
+    shape: Vec<usize>,
+    /// From its first element's first byte to past its last element, in the file.
+    bytes: Range<usize>,
+    /// Distance in elements from one index to the next, per dimension, where
+    /// the elements do not simply follow each other in row-major order.
+    strides: Option<Vec<usize>>,
 }
 
 impl TensorInfo {
@@ -125,15 +150,27 @@ impl Checkpoint {
             );
         }
         let config = read_json(&config_path)?;
+        let (names, read_header) = if let Some(names) = safetensors::weight_files(path)? {
+            (names, safetensors::read_header as fn(&Path, &[u8]) -> Result<Vec<Entry>>)
+        } else if let Some(names) = pytorch::weight_files(path)? {
+            (names, pytorch::read_header as _)
+        } else {
+            return invalid!(
+                "{}: no weights: it has no {} or {} (nor their .index.json)",
+                path.display(),
+                safetensors::SINGLE,
+                pytorch::SINGLE
+            );
+        };
         let (mut tensors, mut files) = (BTreeMap::new(), Vec::new());
-        for name in safetensors::weight_files(path)? {
+        for name in names {
             let file_path = path.join(&name);
             let map = map_file(&file_path)?;
-            for (tensor, (dtype, shape, bytes)) in safetensors::read_header(&file_path, &map)? {
-                let info = TensorInfo { shape, dtype, file: files.len(), bytes };
-                if tensors.insert(tensor.clone(), info).is_some() {
+            for Entry { name, dtype, shape, bytes, strides } in read_header(&file_path, &map)? {
+                let info = TensorInfo { shape, dtype, file: files.len(), bytes, strides };
+                if tensors.insert(name.clone(), info).is_some() {
                     return invalid!(
-                        "{}: tensor {tensor} is in two weight files; remove the stale one",
+                        "{}: tensor {name} is in two weight files; remove the stale one",
                         path.display()
                     );
                 }
@@ -148,8 +185,13 @@ impl Checkpoint {
         let tensors = gguf
             .tensors()
             .map(|(name, shape)| {
-                let info =
-                    TensorInfo { shape: shape.to_vec(), dtype: Dtype::F16, file: 0, bytes: 0..0 };
+                let info = TensorInfo {
+                    shape: shape.to_vec(),
+                    dtype: Dtype::F16,
+                    file: 0,
+                    bytes: 0..0,
+                    strides: None,
+                };
                 (name.to_string(), info)
             })
             .collect();
@@ -191,7 +233,7 @@ impl Checkpoint {
                 info.shape
             );
         }
-        if info.dtype.size().is_none() {
+        if !info.dtype.is_readable() {
             return invalid!(
                 "{}: tensor {name} is stored as {}; only F32, F16 and BF16 weights can be pruned",
                 self.path.display(),
@@ -218,19 +260,14 @@ impl Checkpoint {
         if let Some(gguf) = &self.gguf {
             gguf.read_f32(name, range.clone(), &mut out)?;
         } else {
-            let Some(size) = info.dtype.size() else {
+            if !info.dtype.is_readable() {
                 return invalid!(
                     "{}: tensor {name} is stored as {}, which cannot be read as weights",
                     self.path.display(),
                     info.dtype.name()
                 );
-            };
-            let start = info.bytes.start + range.start * size;
-            decode(
-                &self.files[info.file].map[start..start + range.len() * size],
-                info.dtype,
-                &mut out,
-            );
+            }
+            decode(&self.bytes(info, range.clone()), info.dtype, &mut out);
         }
         if let Some(i) = out.par_iter().position_first(|v| !v.is_finite()) {
             return invalid!(
@@ -270,12 +307,12 @@ impl Checkpoint {
     /// How many of a tensor's elements are zero.
     pub fn count_zeros(&self, name: &str) -> Result<usize> {
         let info = self.info(name)?;
-        if self.gguf.is_some() || info.dtype.size().is_some() {
+        if info.dtype.is_readable() {
             return Ok(self.vector(name)?.iter().filter(|v| **v == 0.0).count());
         }
         // Whatever the type, zero is all zero bytes.
-        let size = (info.bytes.len() / info.len().max(1)).max(1);
-        Ok(self.bytes(info).chunks_exact(size).filter(|e| e.iter().all(|b| *b == 0)).count())
+        let (bytes, size) = (self.bytes(info, 0..info.len()), info.dtype.size());
+        Ok(bytes.chunks_exact(size).filter(|e| e.iter().all(|b| *b == 0)).count())
     }
 
     /// Rounds values to the type tensor `name` is stored in.
@@ -298,9 +335,13 @@ impl Checkpoint {
         Ok(sha.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 
-    /// The stored bytes of a tensor (never of a GGUF's).
-    fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        &self.files[info.file].map[info.bytes.clone()]
+    /// The stored bytes of elements `range`, row-major (never of a GGUF's).
+    fn bytes(&self, info: &TensorInfo, range: Range<usize>) -> Cow<'_, [u8]> {
+        let (bytes, size) = (&self.files[info.file].map[info.bytes.clone()], info.dtype.size());
+        match &info.strides {
+            None => Cow::Borrowed(&bytes[range.start * size..range.end * size]),
+            Some(strides) => Cow::Owned(pytorch::gather(bytes, size, &info.shape, strides, range)),
+        }
     }
 }
 

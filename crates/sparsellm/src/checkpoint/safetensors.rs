@@ -1,29 +1,26 @@
 //! Hugging Face folders of safetensors: which files, and what is in them.
 
-use super::{Dtype, read_json};
+use super::{Dtype, Entry, read_json};
 use crate::error::{Error, Result, invalid};
-use std::{collections::BTreeSet, ops::Range, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 /// The index of a sharded checkpoint.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The one file of an unsharded checkpoint.
 pub(super) const SINGLE: &str = "model.safetensors";
 
-/// The names of the weight files in `folder`: the shards its index lists, or
-/// the single file.
-pub(super) fn weight_files(folder: &Path) -> Result<Vec<String>> {
-    let index = folder.join(INDEX);
-    if index.is_file() {
-        return shards(&index);
-    }
+/// The names of the safetensors files in `folder`, if there are any: the single
+/// file (which `transformers` prefers), or the shards its index lists.
+pub(super) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
     if folder.join(SINGLE).is_file() {
-        return Ok(vec![SINGLE.into()]);
+        return Ok(Some(vec![SINGLE.into()]));
     }
-    invalid!("{}: no weights: neither {SINGLE} nor {INDEX} is there", folder.display())
+    let index = folder.join(INDEX);
+    if index.is_file() { shards(&index).map(Some) } else { Ok(None) }
 }
 
 /// The distinct file names in an index's `weight_map`.
-fn shards(index: &Path) -> Result<Vec<String>> {
+pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
     let json = read_json(index)?;
     let Some(map) = json.get("weight_map").and_then(|m| m.as_object()) else {
         return invalid!("{}: it has no \"weight_map\"", index.display());
@@ -52,8 +49,6 @@ fn is_plain_file_name(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
 }
 
-type Entry = (String, (Dtype, Vec<usize>, Range<usize>));
-
 /// Parses a file's header: per tensor its type, shape and bytes in the file.
 pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
     let damaged = |what: String| {
@@ -80,7 +75,13 @@ pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
             ::safetensors::Dtype::BF16 => Dtype::Bf16,
             other => Dtype::Other(other),
         };
-        entries.push((name.clone(), (dtype, info.shape.clone(), start + begin..start + end)));
+        entries.push(Entry {
+            name: name.clone(),
+            dtype,
+            shape: info.shape.clone(),
+            bytes: start + begin..start + end,
+            strides: None,
+        });
     }
     Ok(entries)
 }

@@ -1,10 +1,10 @@
 //! Writing the pruned checkpoint: beside its place, then renamed.
 
-use super::{Checkpoint, Dtype, TensorInfo, encode, safetensors};
+use super::{Checkpoint, TensorInfo, encode, safetensors};
 use crate::error::{Error, Result, invalid};
 use serde_json::{Map, Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -21,6 +21,7 @@ const WEIGHT_EXTENSIONS: [&str; 9] =
     ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot"];
 
 struct Shard {
+    name: String,
     path: PathBuf,
     file: File,
     /// Byte offset of each tensor in the file.
@@ -34,7 +35,7 @@ pub struct Writer<'a> {
     output: PathBuf,
     temp: TempDir,
     shards: Vec<Shard>,
-    written: BTreeMap<String, ()>,
+    written: BTreeSet<String>,
 }
 
 impl<'a> Writer<'a> {
@@ -62,10 +63,10 @@ impl<'a> Writer<'a> {
             .into_iter()
             .map(|(file, tensors)| {
                 let name = source.files.get(file).map_or(safetensors::SINGLE, |f| f.name.as_str());
-                Shard::create(&temp.path().join(name), &tensors)
+                Shard::create(temp.path(), shard_name(name), &tensors)
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Writer { source, output: output.into(), temp, shards, written: BTreeMap::new() })
+        Ok(Writer { source, output: output.into(), temp, shards, written: BTreeSet::new() })
     }
 
     /// Writes a tensor's new values, rounded to its stored type.
@@ -86,7 +87,7 @@ impl<'a> Writer<'a> {
                     .seek(SeekFrom::Start(offset))
                     .and_then(|_| shard.file.write_all(bytes))
                     .map_err(|e| Error::io(&shard.path, e))?;
-                self.written.insert(name.into(), ());
+                self.written.insert(name.into());
                 return Ok(());
             }
         }
@@ -98,14 +99,14 @@ impl<'a> Writer<'a> {
     pub fn finish(mut self, record: &Value) -> Result<()> {
         let source = self.source;
         for (name, info) in source.tensors() {
-            if self.written.contains_key(name) {
+            if self.written.contains(name) {
                 continue;
             }
             if source.gguf.is_some() {
                 let values = source.vector(name)?;
                 self.write(name, &values)?;
             } else {
-                self.put(name, source.bytes(info))?;
+                self.put(name, &source.bytes(info, 0..info.len()))?;
             }
         }
         for shard in &self.shards {
@@ -121,8 +122,22 @@ impl<'a> Writer<'a> {
             }
             None => carry_over(&source.path, folder)?,
         }
+        if self.shards.len() > 1 {
+            write_file(&folder.join(safetensors::INDEX), pretty(&self.index()).as_bytes())?;
+        }
         write_file(&folder.join(RECORD), pretty(record).as_bytes())?;
         self.rename()
+    }
+
+    /// Which shard holds which tensor.
+    fn index(&self) -> Value {
+        let total: usize =
+            self.source.tensors().values().map(|info| info.len() * info.dtype.size()).sum();
+        let mut map = BTreeMap::new();
+        for shard in &self.shards {
+            map.extend(shard.offsets.keys().map(|name| (name, &shard.name)));
+        }
+        json!({"metadata": {"total_size": total}, "weight_map": map})
     }
 
     /// Puts the finished folder in its place; an old one is moved aside first
@@ -150,14 +165,12 @@ impl<'a> Writer<'a> {
 }
 
 impl Shard {
-    fn create(path: &Path, tensors: &[(&String, &TensorInfo)]) -> Result<Shard> {
+    fn create(folder: &Path, name: String, tensors: &[(&String, &TensorInfo)]) -> Result<Shard> {
+        let path = folder.join(&name);
         let (mut header, mut offsets, mut end) = (Map::new(), BTreeMap::new(), 0u64);
         header.insert("__metadata__".into(), json!({"format": "pt"}));
         for (name, info) in tensors {
-            let bytes = match info.dtype {
-                Dtype::Other(_) => info.bytes.len(),
-                dtype => info.len() * dtype.size().unwrap_or(4),
-            } as u64;
+            let bytes = (info.len() * info.dtype.size()) as u64;
             let entry = json!({
                 "dtype": info.dtype.name(),
                 "shape": info.shape,
@@ -171,12 +184,21 @@ impl Shard {
         text.resize(text.len().next_multiple_of(8), b' '); // aligned, as safetensors wants it
         let start = 8 + text.len() as u64;
         offsets.values_mut().for_each(|o| *o += start);
-        let fail = |e| Error::io(path, e);
-        let mut file = File::create(path).map_err(fail)?;
+        let fail = |e| Error::io(&path, e);
+        let mut file = File::create(&path).map_err(fail)?;
         file.write_all(&(text.len() as u64).to_le_bytes()).map_err(fail)?;
         file.write_all(&text).map_err(fail)?;
         reserve(&file, start + end).map_err(fail)?;
-        Ok(Shard { path: path.into(), file, offsets })
+        Ok(Shard { name, path, file, offsets })
+    }
+}
+
+/// The output's name for a weight file: `pytorch_model-00001-of-00002.bin`
+/// becomes `model-00001-of-00002.safetensors`.
+fn shard_name(input: &str) -> String {
+    match input.strip_suffix(".bin") {
+        Some(stem) => format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem)),
+        None => input.into(),
     }
 }
 
@@ -241,8 +263,7 @@ fn carry_over(from: &Path, to: &Path) -> Result<()> {
         let is_weight = WEIGHT_EXTENSIONS.iter().any(|ext| {
             lower.ends_with(&format!(".{ext}")) || lower.ends_with(&format!(".{ext}.index.json"))
         });
-        let keep_index = lower == safetensors::INDEX;
-        if lower == RECORD || lower.starts_with('.') || (is_weight && !keep_index) {
+        if lower == RECORD || lower.starts_with('.') || is_weight {
             continue;
         }
         fs::copy(&path, to.join(name)).map_err(|e| Error::io(&path, e))?;

@@ -72,9 +72,10 @@ impl Matrix {
         t.data.par_chunks_mut((TILE * n).max(1)).enumerate().for_each(|(tile, out)| {
             let first = tile * TILE;
             for i0 in (0..n).step_by(TILE) {
+                let end = (i0 + TILE).min(n);
                 for (j, row) in out.chunks_exact_mut(n).enumerate() {
-                    for i in i0..(i0 + TILE).min(n) {
-                        row[i] = self.data[i * m + first + j];
+                    for (i, v) in (i0..end).zip(&mut row[i0..end]) {
+                        *v = self.data[i * m + first + j];
                     }
                 }
             }

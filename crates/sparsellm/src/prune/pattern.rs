@@ -44,7 +44,7 @@ impl Pattern {
     /// Fails unless a linear with `d_in` inputs can have this pattern.
     pub fn check_width(self, d_in: usize, name: &str) -> Result<()> {
         match self {
-            Pattern::NofM { zeros, of } if d_in % of != 0 => usage!(
+            Pattern::NofM { zeros, of } if !d_in.is_multiple_of(of) => usage!(
                 "pattern {zeros}:{of} does not fit {name}: its {d_in} inputs are not a multiple of {of}"
             ),
             _ => Ok(()),
@@ -114,7 +114,7 @@ pub fn measured_sparsity(values: &[f32]) -> f64 {
 /// Whether every `of` consecutive weights of each row hold `zeros` zeros or
 /// more.
 pub fn holds(w: &Matrix, zeros: usize, of: usize) -> bool {
-    w.cols % of == 0
+    w.cols.is_multiple_of(of)
         && w.data.chunks_exact(of).all(|g| g.iter().filter(|v| **v == 0.0).count() >= zeros)
 }
 

@@ -1,4 +1,5 @@
 //! Reading the fixtures that `tools/fixtures` makes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code)]
 
 use safetensors::SafeTensors;

@@ -7,6 +7,8 @@ use crate::linalg::{silu, silu_grad, vectorized};
 const STEPS: usize = 8;
 /// Step lengths tried in turn: the full step, then halves.
 const LENGTHS: [f32; 4] = [1.0, 0.5, 0.25, 0.125];
+/// A step shorter than this, relative to 1 + |s|, is not taken.
+const TOLERANCE: f32 = 1e-4;
 /// Elements moved together, so that the compiler can vectorise.
 const LANES: usize = 16;
 
@@ -56,6 +58,10 @@ impl SwiGlu {
                 let gradient = 2.0 * self.alpha * (s[i] - g[i])
                     + 2.0 * self.beta * (value[i] * z[i] - a[i]) * pull;
                 step[i] = gradient / (2.0 * self.alpha + 2.0 * self.beta * pull * pull);
+                active[i] &= step[i].abs() > TOLERANCE * (1.0 + s[i].abs());
+            }
+            if !active.contains(&true) {
+                break;
             }
             let mut moved = [false; LANES];
             for length in LENGTHS {
@@ -78,9 +84,6 @@ impl SwiGlu {
                 }
             }
             active = moved;
-            if !moved.contains(&true) {
-                break;
-            }
         }
     }
 }
