@@ -188,7 +188,13 @@ impl Shard {
         let mut file = File::create(&path).map_err(fail)?;
         file.write_all(&(text.len() as u64).to_le_bytes()).map_err(fail)?;
         file.write_all(&text).map_err(fail)?;
-        reserve(&file, start + end).map_err(fail)?;
+        reserve(&file, start + end).map_err(|e| {
+            let megabytes = (start + end).div_ceil(1 << 20);
+            Error::Invalid(format!(
+                "{}: {e}; this file of the pruned checkpoint takes {megabytes} MiB: free some space or choose another --output",
+                path.display()
+            ))
+        })?;
         Ok(Shard { name, path, file, offsets })
     }
 }

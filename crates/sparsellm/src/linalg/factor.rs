@@ -31,13 +31,15 @@ fn cholesky(mut a: Vec<f32>, d: usize) -> Option<Vec<f32>> {
 }
 
 /// Factors `a + damping·scale·I`, raising the damping tenfold until it works.
+/// `a` is made anew for each attempt, so that there is never a second copy.
 /// Returns the factor and the damping that was used.
-fn damped_cholesky(a: &[f32], d: usize, damping: f32, scale: f32) -> Option<(Vec<f32>, f32)> {
+fn damped_cholesky(a: impl Fn() -> Matrix, damping: f32, scale: f32) -> Option<(Vec<f32>, f32)> {
     let mut damping = damping;
     for _ in 0..ATTEMPTS {
-        let mut damped = a.to_vec();
-        damped.iter_mut().step_by(d + 1).for_each(|v| *v += damping * scale);
-        if let Some(l) = cholesky(damped, d) {
+        let mut damped = a();
+        let d = damped.rows;
+        damped.data.iter_mut().step_by(d + 1).for_each(|v| *v += damping * scale);
+        if let Some(l) = cholesky(damped.data, d) {
             return Some((l, damping));
         }
         damping = (damping * 10.0).max(1e-6);
@@ -65,25 +67,43 @@ impl InverseFactor {
     /// half the flops of Cholesky, inverse, Cholesky, and `H⁻¹` is never
     /// formed. `None` where no damping makes `H` factorable (non-finite data).
     pub fn new(gram: &Gram, damping: f32) -> Option<Self> {
-        let d = gram.dim();
-        let mut h = gram.scaled(2.0 / gram.tokens.max(1) as f32);
-        let dead: Vec<bool> = (0..d).map(|j| h.data[j * d + j] == 0.0).collect();
-        for j in (0..d).filter(|&j| dead[j]) {
-            h.data[j * d + j] = 1.0;
-        }
-        let mean = h.data.iter().step_by(d + 1).map(|&v| f64::from(v)).sum::<f64>() / d as f64;
-        h.data.reverse(); // PHP: reversing the flat array reverses rows and columns
-        let (l, damping) = damped_cholesky(&h.data, d, damping, mean as f32)?;
-        let mut inverse = h; // its storage is free now
-        inverse.data.fill(0.0);
+        let (d, scale) = (gram.dim(), 2.0 / gram.tokens.max(1) as f32);
+        let mut diagonal: Vec<f32> = gram.diagonal().iter().map(|v| v * scale).collect();
+        let dead: Vec<bool> = diagonal.iter().map(|&v| v == 0.0).collect();
+        diagonal.iter_mut().filter(|v| **v == 0.0).for_each(|v| *v = 1.0);
+        let mean = diagonal.iter().map(|&v| f64::from(v)).sum::<f64>() / d.max(1) as f64;
+        let reversed = || {
+            let mut h = gram.scaled(scale);
+            h.data.iter_mut().step_by(d + 1).zip(&diagonal).for_each(|(h, v)| *h = *v);
+            h.data.reverse(); // PHP: reversing the flat array reverses rows and columns
+            h
+        };
+        let (l, damping) = damped_cholesky(reversed, damping, mean as f32)?;
+        let mut u = Matrix::zeros(d, d);
         triangular_inverse::invert_lower_triangular(
-            MatMut::from_column_major_slice_mut(&mut inverse.data, d, d),
+            MatMut::from_column_major_slice_mut(&mut u.data, d, d),
             MatRef::from_column_major_slice(&l, d, d),
             Par::Seq,
         );
-        inverse.data.reverse();
-        let u = inverse.transposed(); // columns to rows
+        drop(l);
+        u.data.reverse();
+        transpose_in_place(&mut u); // columns to rows
         u.data.iter().all(|v| v.is_finite()).then_some(InverseFactor { u, dead, damping })
+    }
+}
+
+/// Transposes a square matrix.
+fn transpose_in_place(m: &mut Matrix) {
+    const TILE: usize = 32;
+    let d = m.rows;
+    for i0 in (0..d).step_by(TILE) {
+        for j0 in (i0..d).step_by(TILE) {
+            for i in i0..(i0 + TILE).min(d) {
+                for j in j0.max(i + 1)..(j0 + TILE).min(d) {
+                    m.data.swap(i * d + j, j * d + i);
+                }
+            }
+        }
     }
 }
 
@@ -95,14 +115,21 @@ pub struct CholeskyFactor {
 }
 
 impl CholeskyFactor {
-    /// Factors `a + damping·mean(diag a)·I`; the damping is raised where that
-    /// fails. `None` where nothing helps.
-    pub fn new(a: &Matrix, damping: f32) -> Option<Self> {
-        let d = a.rows;
-        let trace: f64 = a.data.iter().step_by(d + 1).map(|&v| f64::from(v)).sum();
-        let mean = (trace / d.max(1) as f64) as f32;
-        let (l, _) = damped_cholesky(&a.data, d, damping, if mean > 0.0 { mean } else { 1.0 })?;
-        Some(CholeskyFactor { l, d })
+    /// Factors a symmetric matrix. `None` where it is not positive definite,
+    /// even with its diagonal raised a little.
+    pub fn new(a: &Matrix) -> Option<Self> {
+        let (l, _) = damped_cholesky(|| a.clone(), 0.0, 1.0)?;
+        Some(CholeskyFactor { l, d: a.rows })
+    }
+
+    /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
+    /// where that fails; `None` where nothing helps (non-finite data).
+    pub fn of_gram(gram: &Gram, damping: f32) -> Option<Self> {
+        let mean = gram.diagonal().iter().map(|&v| f64::from(v)).sum::<f64>();
+        let mean = (mean / gram.dim().max(1) as f64) as f32;
+        let scale = if mean > 0.0 { mean } else { 1.0 };
+        let (l, _) = damped_cholesky(|| gram.scaled(1.0), damping, scale)?;
+        Some(CholeskyFactor { l, d: gram.dim() })
     }
 
     /// `B A⁻¹` for the rows of `B: [n, d]` (`A` is symmetric, so each row x is
@@ -167,7 +194,7 @@ mod tests {
         let a = gram(200, 50).scaled(0.01);
         let x = Matrix::new(3, 50, (0..150).map(|i| (i as f32).cos()).collect());
         let b = matmul_nt(x.view(), a.view());
-        let solved = CholeskyFactor::new(&a, 0.0).unwrap().solve_rows(b.view());
+        let solved = CholeskyFactor::new(&a).unwrap().solve_rows(b.view());
         for (s, w) in solved.data.iter().zip(&x.data) {
             assert!((s - w).abs() < 1e-3);
         }

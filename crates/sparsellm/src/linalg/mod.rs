@@ -233,14 +233,26 @@ impl Gram {
 
     /// The full symmetric matrix times `scale`.
     pub fn scaled(&self, scale: f32) -> Matrix {
+        const TILE: usize = 32;
         let d = self.dim();
-        let upper = self.lower.transposed();
-        let mut full = self.lower.clone();
-        full.data.par_chunks_mut(d.max(1)).enumerate().for_each(|(i, row)| {
-            row[i + 1..].copy_from_slice(&upper.row(i)[i + 1..]);
-            row.iter_mut().for_each(|v| *v *= scale);
+        let mut full = Matrix::zeros(d, d);
+        full.data.par_chunks_mut((TILE * d).max(1)).enumerate().for_each(|(tile, rows)| {
+            let first = tile * TILE;
+            for j0 in (0..d).step_by(TILE) {
+                for (i, row) in (first..).zip(rows.chunks_exact_mut(d)) {
+                    for (j, v) in (j0..).zip(&mut row[j0..(j0 + TILE).min(d)]) {
+                        *v = scale * self.lower.data[if j <= i { i * d + j } else { j * d + i }];
+                    }
+                }
+            }
         });
         full
+    }
+
+    /// Forgets every token.
+    pub fn clear(&mut self) {
+        self.lower.data.fill(0.0);
+        self.tokens = 0;
     }
 }
 

@@ -111,12 +111,12 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(d: usize, d_ff: usize, first: usize) -> Sums {
-        Sums {
-            aa: Gram::new(d_ff),
-            ya: Matrix::zeros(d, d_ff),
-            zx: vec![Matrix::zeros(d_ff, d); first],
-        }
+    /// Empties the sums, in place.
+    fn clear(&mut self, d: usize, d_ff: usize, first: usize) {
+        self.aa.clear();
+        (self.ya, self.zx) = (Matrix::zeros(0, 0), Vec::new());
+        self.ya = Matrix::zeros(d, d_ff);
+        self.zx = (0..first).map(|_| Matrix::zeros(d_ff, d)).collect();
     }
 }
 
@@ -137,7 +137,7 @@ fn alternate(
         return invalid!("sparsellm: {not_finite}");
     };
     let least_squares_x = (settings.epochs > 1)
-        .then(|| CholeskyFactor::new(&xx.scaled(1.0), LEAST_SQUARES_DAMPING))
+        .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING))
         .flatten();
     drop(xx);
     let mut sums = Sums { aa, ya: Matrix::zeros(0, 0), zx: Vec::new() };
@@ -146,7 +146,7 @@ fn alternate(
     for epoch in 1..=settings.epochs.max(1) {
         if epoch > 1 {
             // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹,  W̄₂ = (Y − b₂)ᵀa (aᵀa + λI)⁻¹
-            let factor_a = CholeskyFactor::new(&sums.aa.scaled(1.0), LEAST_SQUARES_DAMPING);
+            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
             let (Some(factor_x), Some(factor_a)) = (&least_squares_x, factor_a) else { break };
             for (linear, zx) in first.iter_mut().zip(&sums.zx) {
                 linear.weight = factor_x.solve_rows(zx.view());
@@ -254,7 +254,7 @@ impl<U: Updates> Pass<'_, '_, U> {
         let (d, d_ff) = (self.last.weight.rows, self.last.weight.cols);
         let mut error = 0.0;
         let solver = sums.as_deref_mut().and_then(|sums| {
-            *sums = Sums::new(d, d_ff, self.first.len());
+            sums.clear(d, d_ff, self.first.len());
             a_solver(&self.last.weight, self.settings.beta / self.settings.alpha)
         });
         for rows in chunks(self.x.rows, self.settings.chunk) {
@@ -335,7 +335,7 @@ impl<U: Updates> Pass<'_, '_, U> {
 fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
     let mut k = matmul_nt(w2.view(), w2.view());
     k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
-    Some(CholeskyFactor::new(&k, 0.0)?.solve_rows(w2.transposed().view()))
+    Some(CholeskyFactor::new(&k)?.solve_rows(w2.transposed().view()))
 }
 
 /// `φ` of whole matrices.
