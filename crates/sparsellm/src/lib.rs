@@ -25,17 +25,21 @@
 pub mod checkpoint;
 pub mod error;
 pub mod eval;
+pub mod event;
 pub mod linalg;
 pub mod model;
 pub mod pipeline;
 pub mod prune;
 pub mod report;
+pub mod settings;
 pub mod text;
 
 pub use checkpoint::{Checkpoint, Writer};
 pub use error::{Error, Result};
 pub use eval::perplexity;
+pub use event::Event;
 pub use model::Model;
-pub use pipeline::{Event, Settings, prune};
+pub use pipeline::prune;
 pub use prune::{Method, Pattern};
+pub use settings::Settings;
 pub use text::Tokenizer;

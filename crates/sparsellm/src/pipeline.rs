@@ -3,151 +3,19 @@
 
 use crate::checkpoint::Writer;
 use crate::error::{Error, Result, invalid, usage};
+use crate::event::Event;
 use crate::linalg::{Gram, InverseFactor, Matrix, View, dot, matmul_nt};
-use crate::model::{DecoderLayer, Group, Linear, Model};
+use crate::model::{DecoderLayer, FeedForward, Group, Model};
 use crate::prune::pattern::measured_sparsity;
-use crate::prune::{Method, Pattern, magnitude, sparsegpt, sparsellm, wanda};
+use crate::prune::{Method, magnitude, sparsegpt, sparsellm, wanda};
 use crate::report::{LayerReport, LinearReport};
+use crate::settings::Settings;
 use crate::text::Segments;
 use rayon::prelude::*;
-use std::{collections::BTreeMap, ops::Range, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Tokens that go through a layer together.
 const CHUNK: usize = 2048;
-
-/// The settings of a run.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Which method prunes.
-    pub method: Method,
-    /// Which weights go.
-    pub pattern: Pattern,
-    /// Decoder layers to prune; all where `None`.
-    pub layers: Option<Range<usize>>,
-    /// SparseLLM's α; the family's default where `None` (0.1 for ReLU networks,
-    /// 5 for SwiGLU, as the authors').
-    pub alpha: Option<f32>,
-    /// SparseLLM's β, likewise.
-    pub beta: Option<f32>,
-    /// SparseLLM's epochs.
-    pub epochs: usize,
-    /// Relative damping of the Hessians.
-    pub damping: f32,
-    /// Columns per block of the OBS sweep.
-    pub block_size: usize,
-    /// Round kept weights to this many bits (second-order methods).
-    pub bits: Option<u32>,
-    /// Recapture a group's inputs after the groups before it were pruned.
-    pub true_sequential: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            method: Method::SparseLlm,
-            pattern: Pattern::Unstructured(0.7),
-            layers: None,
-            alpha: None,
-            beta: None,
-            epochs: 4,
-            damping: 0.01,
-            block_size: 128,
-            bits: None,
-            true_sequential: false,
-        }
-    }
-}
-
-impl Settings {
-    /// Fails on settings that no run on `model` can honour, before any work.
-    pub fn check(&self, model: &Model) -> Result<()> {
-        let layers = model.shape().layers;
-        if let Some(range) = &self.layers
-            && (range.is_empty() || range.end > layers)
-        {
-            return usage!(
-                "--layers {}..{}: the model has decoder layers 0..{layers}",
-                range.start,
-                range.end
-            );
-        }
-        let positive = |name: &str, value: f32| match value.is_finite() && value > 0.0 {
-            true => Ok(()),
-            false => usage!("--{name} must be a positive number, not {value}"),
-        };
-        positive("alpha", self.alpha.unwrap_or(1.0))?;
-        positive("beta", self.beta.unwrap_or(1.0))?;
-        if !(self.damping.is_finite() && self.damping >= 0.0) {
-            return usage!("--damping must be a number of at least 0, not {}", self.damping);
-        }
-        if self.epochs == 0 || self.block_size == 0 {
-            return usage!("--epochs and --block-size must be at least 1");
-        }
-        if self.bits.is_some_and(|b| !(2..=16).contains(&b)) {
-            return usage!("--bits must be from 2 to 16");
-        }
-        if self.bits.is_some() && matches!(self.method, Method::Magnitude | Method::Wanda) {
-            return usage!("--bits needs a second-order method: sparsegpt or sparsellm");
-        }
-        if let Pattern::NofM { of, .. } = self.pattern
-            && !self.block_size.is_multiple_of(of)
-        {
-            return usage!(
-                "--block-size {} is not a multiple of the pattern's M = {of}",
-                self.block_size
-            );
-        }
-        // Tensor shapes were checked against the configuration at opening, so
-        // one layer's widths are every layer's.
-        for (name, shape) in model.family.linears() {
-            self.pattern.check_width(shape[1], name)?;
-        }
-        Ok(())
-    }
-
-    fn sweep(&self) -> sparsegpt::Sweep {
-        sparsegpt::Sweep { block_size: self.block_size, bits: self.bits }
-    }
-}
-
-/// What a run tells its observer.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// A decoder layer's weights were loaded; `of` layers will be pruned.
-    Layer {
-        /// The layer.
-        index: usize,
-        /// How many were pruned before it in this run.
-        done: usize,
-        /// How many this run prunes.
-        of: usize,
-    },
-    /// A linear was pruned.
-    Linear {
-        /// The layer.
-        index: usize,
-        /// The linear's name.
-        name: &'a str,
-        /// How it went.
-        report: &'a LinearReport,
-    },
-    /// SparseLLM finished an epoch.
-    Epoch {
-        /// The layer.
-        index: usize,
-        /// The epoch, from 1.
-        epoch: usize,
-        /// The feed-forward network's true error.
-        error: f64,
-    },
-    /// A decoder layer is done and written.
-    LayerDone {
-        /// How it went.
-        report: &'a LayerReport,
-    },
-    /// Something the user should know.
-    Warning(String),
-}
 
 /// Prunes `model` on the calibration `segments`, layer by layer, and writes the
 /// pruned linears. Magnitude pruning needs no segments.
@@ -179,6 +47,9 @@ pub fn prune(
         }
         observe(Event::Layer { index, done: reports.len(), of: range.len() });
         let layer = model.layer(index)?;
+        if settings.method == Method::SparseLlm {
+            sparsellm::check(&layer.ffn)?;
+        }
         let prefix = model.family.layer_prefix(index);
         let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
         let report = work.prune(&hidden)?;
@@ -195,12 +66,23 @@ pub fn prune(
     Ok(reports)
 }
 
-/// Calls `f` on whole segments of `hidden`, a few at a time, and keeps what it
+/// Values of `hidden` in whole segments of about [`CHUNK`] tokens.
+fn chunk_values(hidden: &Matrix, seq_len: usize) -> usize {
+    ((CHUNK / seq_len.max(1)).max(1) * seq_len * hidden.cols).max(1)
+}
+
+/// Copies of whole segments of `hidden`, a few at a time.
+fn chunks(hidden: &Matrix, seq_len: usize) -> impl Iterator<Item = Matrix> {
+    let cols = hidden.cols;
+    let parts = hidden.data.chunks(chunk_values(hidden, seq_len));
+    parts.map(move |part| Matrix::new(part.len() / cols, cols, part.to_vec()))
+}
+
+/// Runs `f` on whole segments of `hidden`, a few at a time, and keeps what it
 /// makes of them.
 pub fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut f: impl FnMut(&mut Matrix)) {
-    let cols = hidden.cols;
-    let rows = (CHUNK / seq_len.max(1)).max(1) * seq_len;
-    for part in hidden.data.chunks_mut((rows * cols).max(1)) {
+    let (cols, values) = (hidden.cols, chunk_values(hidden, seq_len));
+    for part in hidden.data.chunks_mut(values) {
         let mut chunk = Matrix::new(part.len() / cols, cols, part.to_vec());
         f(&mut chunk);
         part.copy_from_slice(&chunk.data);
@@ -287,28 +169,29 @@ impl LayerWork<'_> {
         }
         let attention_only =
             groups.iter().all(|g| matches!(g, Group::AttentionIn | Group::AttentionOut));
-        for_each_chunk(&mut hidden.clone(), self.seq_len, |h| {
+        for mut h in chunks(hidden, self.seq_len) {
             let capture = |group, x: View| {
                 if let Some(i) = groups.iter().position(|g| *g == group) {
                     statistics[i].add(x);
                 }
             };
             if attention_only {
-                self.layer.attend(h, self.seq_len, capture);
+                self.layer.attend(&mut h, self.seq_len, capture);
             } else {
-                self.layer.forward(h, self.seq_len, capture);
+                self.layer.forward(&mut h, self.seq_len, capture);
             }
-        });
+        }
         statistics
     }
 
     /// The feed-forward network's inputs for all tokens, `[tokens, d]`.
     fn ffn_inputs(&self, hidden: &Matrix) -> Matrix {
-        let mut x = hidden.clone();
-        for_each_chunk(&mut x, self.seq_len, |h| {
-            self.layer.attend(h, self.seq_len, |_, _| {});
-            *h = self.layer.ffn_input(h);
-        });
+        let mut x = Matrix { rows: hidden.rows, cols: hidden.cols, data: Vec::new() };
+        x.data.reserve_exact(hidden.data.len());
+        for mut h in chunks(hidden, self.seq_len) {
+            self.layer.attend(&mut h, self.seq_len, |_, _| {});
+            x.data.extend_from_slice(&self.layer.ffn_input(&h).data);
+        }
         x
     }
 
@@ -375,8 +258,8 @@ impl LayerWork<'_> {
         let started = Instant::now();
         let s = self.settings;
         let default = match self.layer.ffn {
-            crate::model::FeedForward::SwiGlu { .. } => 5.0,
-            crate::model::FeedForward::Mlp { .. } => 0.1,
+            FeedForward::SwiGlu { .. } => 5.0,
+            FeedForward::Mlp { .. } => 0.1,
         };
         let settings = sparsellm::Settings {
             pattern: s.pattern,
@@ -419,19 +302,16 @@ impl LayerWork<'_> {
         raised_damping: Option<f32>,
         report: &mut LayerReport,
     ) -> Result<()> {
+        let Some(linear) = self.layer.linear_mut(name) else {
+            return invalid!("layer {} has no linear {name}", self.index);
+        };
         let stored = format!("{}{name}.weight", self.prefix);
-        let is_it = |l: &&mut Linear| l.name == name;
-        let groups = Group::ALL;
-        let Some(group) =
-            groups.iter().find(|g| self.layer.linears(**g).iter().any(|l| l.name == name))
-        else {
-            return invalid!("layer {} has no linear {name}", self.index);
-        };
-        let mut linears = self.layer.linears_mut(*group);
-        let Some(linear) = linears.iter_mut().find(|l| is_it(l)) else {
-            return invalid!("layer {} has no linear {name}", self.index);
-        };
         self.model.checkpoint.round(&stored, &mut linear.weight.data)?;
+        if let Some(w) = linear.weight.data.iter().find(|w| !w.is_finite()) {
+            return invalid!(
+                "{stored}: a pruned weight became {w} in the checkpoint's number type; raise --damping, or convert the checkpoint to bf16 or f32"
+            );
+        }
         let sparsity = measured_sparsity(&linear.weight.data);
         let done = LinearReport { sparsity, error, seconds, raised_damping };
         (self.observe)(Event::Linear { index: self.index, name, report: &done });

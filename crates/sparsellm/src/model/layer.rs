@@ -160,6 +160,13 @@ impl DecoderLayer {
         }
     }
 
+    /// The linear of that name.
+    pub fn linear_mut(&mut self, name: &str) -> Option<&mut Linear> {
+        let has = |g: &Group| self.linears(*g).iter().any(|l| l.name == name);
+        let group = Group::ALL.into_iter().find(has)?;
+        self.linears_mut(group).into_iter().find(|l| l.name == name)
+    }
+
     /// Every linear, in the order of the forward pass.
     pub fn all_linears(&self) -> impl Iterator<Item = &Linear> {
         Group::ALL.into_iter().flat_map(|group| self.linears(group))

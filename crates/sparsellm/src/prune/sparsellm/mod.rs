@@ -74,6 +74,18 @@ pub trait Updates: Sync {
     fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]);
 }
 
+/// Fails on a network the method has no updates for.
+pub fn check(ffn: &FeedForward) -> Result<()> {
+    match ffn {
+        FeedForward::Mlp { activation: Activation::Gelu, .. } => invalid!(
+            "sparsellm needs a ReLU or SwiGLU feed-forward network, and this model's is gelu; use --method sparsegpt"
+        ),
+        FeedForward::Mlp { activation: Activation::Relu, .. } | FeedForward::SwiGlu { .. } => {
+            Ok(())
+        }
+    }
+}
+
 /// Prunes a feed-forward network in place on the calibration inputs
 /// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error.
 ///
@@ -86,14 +98,12 @@ pub fn prune(
     settings: &Settings,
     observe: impl FnMut(usize, f64),
 ) -> Result<Outcome> {
+    check(ffn)?;
     let (alpha, beta) = (settings.alpha, settings.beta);
     match ffn {
-        FeedForward::Mlp { fc1, fc2, activation: Activation::Relu } => {
+        FeedForward::Mlp { fc1, fc2, .. } => {
             alternate(&Relu { alpha, beta }, &mut [fc1], fc2, x, settings, observe)
         }
-        FeedForward::Mlp { activation: Activation::Gelu, .. } => invalid!(
-            "sparsellm needs a ReLU or SwiGLU feed-forward network, and this model's is gelu; use --method sparsegpt"
-        ),
         FeedForward::SwiGlu { gate, up, down } => {
             alternate(&SwiGlu { alpha, beta }, &mut [up, gate], down, x, settings, observe)
         }

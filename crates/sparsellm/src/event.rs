@@ -1,0 +1,42 @@
+//! What leaves the library while it works.
+
+use crate::report::{LayerReport, LinearReport};
+
+/// What a run tells its observer.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A decoder layer's weights were loaded; `of` layers will be pruned.
+    Layer {
+        /// The layer.
+        index: usize,
+        /// How many were pruned before it in this run.
+        done: usize,
+        /// How many this run prunes.
+        of: usize,
+    },
+    /// A linear was pruned.
+    Linear {
+        /// The layer.
+        index: usize,
+        /// The linear's name.
+        name: &'a str,
+        /// How it went.
+        report: &'a LinearReport,
+    },
+    /// SparseLLM finished an epoch.
+    Epoch {
+        /// The layer.
+        index: usize,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The feed-forward network's true error.
+        error: f64,
+    },
+    /// A decoder layer is done and written.
+    LayerDone {
+        /// How it went.
+        report: &'a LayerReport,
+    },
+    /// Something the user should know.
+    Warning(String),
+}
