@@ -1,8 +1,8 @@
 //! Progress on stderr: a bar where it is a terminal, plain lines where not.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use sparsellm::Event;
-use std::io::IsTerminal;
+use std::{fmt, io::IsTerminal};
 
 /// Shows what a run does.
 pub struct Progress {
@@ -17,9 +17,9 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             if let Ok(style) =
-                ProgressStyle::with_template("{bar:24} {pos}/{len} layers  {eta} left  {wide_msg}")
+                ProgressStyle::with_template("{bar:24} {pos}/{len} layers  {left}  {wide_msg}")
             {
-                bar.set_style(style);
+                bar.set_style(style.with_key("left", time_left));
             }
             bar
         });
@@ -78,6 +78,14 @@ impl Progress {
             None => eprintln!("{text}{}", detail()),
         }
     }
+}
+
+/// The time left, once a layer is done and it can be told.
+fn time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let _ = match state.pos() {
+        0 => write!(out, ""),
+        _ => write!(out, "{:#} left", HumanDuration(state.eta())),
+    };
 }
 
 impl Drop for Progress {

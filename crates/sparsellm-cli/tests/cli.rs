@@ -315,6 +315,7 @@ fn bad_settings_are_refused() {
         (&["--pattern", "2:4", "--sparsity", "0.5"], "cannot be used with"),
         (&["--layers", "1..9"], "decoder layers 0..2"),
         (&["--layers", "x"], "A..B"),
+        (&["--layers", "1..1"], "decoder layers 0..2"),
         (&["--bits", "1"], "--bits"),
         (&["--alpha", "0"], "--alpha"),
         (&["--epochs", "0"], "--epochs"),
@@ -344,6 +345,7 @@ fn bad_models_are_refused() {
         (|m| configure(m, "intermediate_size", 48.into()), "has shape"),
         (|m| configure(m, "hidden_size", "big".into()), "hidden_size"),
         (|m| configure(m, "hidden_size", (1u64 << 62).into()), "hidden_size"),
+        (|m| configure(m, "num_hidden_layers", 2_000_000_000.into()), "only"),
         (|m| std::fs::write(m.join("config.json"), "{").unwrap(), "not valid JSON"),
         (
             |m| {

@@ -96,6 +96,13 @@ impl Model {
                 }
             },
         };
+        let (layers, stored) = (family.shape().layers, checkpoint.tensors().len());
+        if layers > stored {
+            return invalid!(
+                "{}: config.json says {layers} decoder layers, but there are only {stored} tensors",
+                path.display()
+            );
+        }
         for (name, shape) in family.tensors() {
             checkpoint.expect(&name, &shape)?;
         }

@@ -1,6 +1,6 @@
 //! Calibration segments, drawn as the authors' Python draws them.
 
-use crate::error::{Result, invalid};
+use crate::error::{Result, invalid, usage};
 use rand_mt::Mt;
 
 /// CPython's `random.Random(seed)`, as far as `randint` goes.
@@ -51,7 +51,7 @@ impl Segments {
     /// # Errors
     /// Where the text is not longer than one segment.
     pub fn draw(text: &[u32], samples: usize, seq_len: usize, seed: u64) -> Result<Segments> {
-        let Some(last) = text.len().checked_sub(seq_len + 1) else {
+        let Some(last) = text.len().checked_sub(seq_len.saturating_add(1)) else {
             return invalid!(
                 "the calibration text has {} tokens, too few for one segment of {seq_len}; give a longer text or a smaller --seq-len",
                 text.len()
@@ -60,8 +60,13 @@ impl Segments {
         let Ok(last) = u32::try_from(last) else {
             return invalid!("the calibration text has more than 2^32 tokens");
         };
+        let Some(total) = samples.checked_mul(seq_len).filter(|n| *n <= 1 << 31) else {
+            return usage!(
+                "--samples {samples} of {seq_len} tokens are too many; 2^31 tokens is the limit"
+            );
+        };
         let mut random = PythonRandom::new(seed);
-        let mut tokens = Vec::with_capacity(samples * seq_len);
+        let mut tokens = Vec::with_capacity(total);
         for _ in 0..samples {
             let i = random.randint(last) as usize;
             tokens.extend_from_slice(&text[i..i + seq_len]);
