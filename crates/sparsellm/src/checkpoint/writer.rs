@@ -146,21 +146,24 @@ impl<'a> Writer<'a> {
         // tempdirs are private (0700); a checkpoint has the umask's permissions.
         #[cfg(unix)]
         set_default_permissions(self.temp.path())?;
-        let finished = self.temp.keep();
+        let finished = self.temp.path();
+        let aside = finished.with_extension("old");
         let fail = |e| Error::io(&self.output, e);
-        if self.output.exists() {
-            let mut old = finished.clone().into_os_string();
-            old.push(".old");
-            fs::rename(&self.output, &old).map_err(fail)?;
-            fs::rename(&finished, &self.output).map_err(fail)?;
-            fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))
-        } else {
-            fs::rename(&finished, &self.output).map_err(|e| {
-                // Nothing half-named stays behind.
-                let _ = fs::remove_dir_all(&finished);
-                fail(e)
-            })
+        let replaces = self.output.exists();
+        if replaces {
+            fs::rename(&self.output, &aside).map_err(fail)?;
         }
+        if let Err(e) = fs::rename(finished, &self.output) {
+            if replaces {
+                fs::rename(&aside, &self.output).map_err(fail)?;
+            }
+            return Err(fail(e));
+        }
+        let _ = self.temp.keep(); // it has another name now: nothing to remove
+        if replaces {
+            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
+        }
+        Ok(())
     }
 }
 
