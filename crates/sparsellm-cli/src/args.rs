@@ -93,6 +93,12 @@ pub struct Prune {
     /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
     #[arg(long, value_name = "B")]
     pub bits: Option<u32>,
+    /// Also measure perplexity before and after on these texts
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub eval: Vec<String>,
+    /// Measure on the first N windows only
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
+    pub max_windows: Option<usize>,
     /// Replace the output folder if it holds an earlier result
     #[arg(long)]
     pub force: bool,

@@ -3,25 +3,19 @@
 use crate::{args, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
-    Result, Tokenizer, perplexity,
+    Model, Result, Tokenizer,
+    eval::Perplexity,
+    perplexity,
     text::{Segments, Source, Use},
 };
 
 pub fn run(args: &args::Eval) -> Result<()> {
     let model = args::open(&args.model)?;
-    let seq_len = args::seq_len(&model, args.seq_len)?;
-    // Every file is read before any is measured, so that a bad one costs nothing.
-    let mut texts = Vec::new();
-    for data in &args.data {
-        let tokens =
-            Source::parse(data)?.tokens(Use::Evaluation, || Tokenizer::of(&model.checkpoint))?;
-        texts.push((data, Segments::windows(&tokens, seq_len, args.max_windows)?));
-    }
+    let texts = texts(&model, &args.data, args.seq_len, args.max_windows)?;
     let mut results: Vec<Value> = Vec::new();
     for (data, windows) in texts {
-        let mut progress = Progress::new();
-        let p = perplexity(&model, &windows, |done, of| progress.layers(data, done, of))?;
-        drop(progress);
+        let p = measure(&model, data, &windows)?;
+        let seq_len = windows.seq_len;
         if !args.json {
             print(&format!(
                 "{data}: perplexity {:.4} over {} windows of {seq_len} tokens\n",
@@ -40,4 +34,27 @@ pub fn run(args: &args::Eval) -> Result<()> {
         print_json(&json!({"model": args.model.display().to_string(), "results": results}))?;
     }
     Ok(())
+}
+
+/// The windows of each file. All are read before any is measured, so that a
+/// bad one costs nothing.
+pub fn texts<'a>(
+    model: &Model,
+    files: &'a [String],
+    seq_len: Option<usize>,
+    max_windows: Option<usize>,
+) -> Result<Vec<(&'a str, Segments)>> {
+    let seq_len = args::seq_len(model, seq_len)?;
+    let windows = |file: &'a String| {
+        let tokens =
+            Source::parse(file)?.tokens(Use::Evaluation, || Tokenizer::of(&model.checkpoint))?;
+        Ok((file.as_str(), Segments::windows(&tokens, seq_len, max_windows)?))
+    };
+    files.iter().map(windows).collect()
+}
+
+/// Measures a model on windows of `data`, with progress.
+pub fn measure(model: &Model, data: &str, windows: &Segments) -> Result<Perplexity> {
+    let mut progress = Progress::new();
+    perplexity(model, windows, |done, of| progress.layers(data, done, of))
 }

@@ -1,10 +1,10 @@
 //! `sparsellm prune`.
 
-use crate::{args, print, print_json, progress::Progress};
+use crate::{args, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Method, Model, Result, Settings, Tokenizer, Writer, pipeline,
-    report::{LayerReport, PruneReport},
+    report::{LayerReport, PerplexityReport, PruneReport},
     text::{Segments, Source, Use},
 };
 use std::{path::Path, time::Instant};
@@ -14,9 +14,20 @@ pub fn run(args: &args::Prune) -> Result<()> {
     let model = args::open(&args.model)?;
     let settings = settings(args);
     settings.check(&model)?;
-    let mut progress = Progress::new();
     let segments = calibration(args, &model)?;
+    let texts = match args.eval.as_slice() {
+        [] => Vec::new(),
+        files => eval::texts(&model, files, args.seq_len, args.max_windows)?,
+    };
     let mut writer = Writer::create(&model.checkpoint, &args.output, args.force)?;
+    let measure = |model: &Model| -> Result<Vec<f64>> {
+        let each = texts.iter().map(|(data, windows)| eval::measure(model, data, windows));
+        each.map(|p| p.map(|p| p.perplexity)).collect()
+    };
+    let evaluation = Instant::now();
+    let dense = measure(&model)?;
+    let evaluation = evaluation.elapsed();
+    let mut progress = Progress::new();
     let layers =
         pipeline::prune(&model, segments.as_ref(), &settings, &mut writer, &mut |event| {
             progress.event(&event)
@@ -24,13 +35,27 @@ pub fn run(args: &args::Prune) -> Result<()> {
     drop(progress);
     let sparsity = overall_sparsity(&model, &layers);
     writer.finish(&record(args, &model, &settings, segments.as_ref(), sparsity, &layers)?)?;
+    let seconds = (started.elapsed() - evaluation).as_secs_f64();
+    let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
+    let perplexity: Vec<PerplexityReport> = texts
+        .iter()
+        .zip(dense.into_iter().zip(pruned))
+        .map(|((data, windows), (dense, pruned))| PerplexityReport {
+            data: data.to_string(),
+            dense,
+            pruned,
+            windows: windows.count(),
+            seq_len: windows.seq_len,
+        })
+        .collect();
     let report = PruneReport {
         model: args.model.display().to_string(),
         output: args.output.display().to_string(),
         method: settings.method.name().into(),
         sparsity,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds,
         peak_rss_bytes: peak_rss_bytes(),
+        perplexity,
         layers,
     };
     if args.json {
@@ -45,7 +70,15 @@ pub fn run(args: &args::Prune) -> Result<()> {
         report.method,
         report.seconds,
         report.peak_rss_bytes as f64 / 1e9,
-    ))
+    ))?;
+    for p in &report.perplexity {
+        let (data, windows, seq_len) = (&p.data, p.windows, p.seq_len);
+        print(&format!(
+            "{data}: perplexity {:.4} before, {:.4} after, over {windows} windows of {seq_len} tokens\n",
+            p.dense, p.pruned
+        ))?;
+    }
+    Ok(())
 }
 
 fn settings(args: &args::Prune) -> Settings {

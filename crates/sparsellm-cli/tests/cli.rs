@@ -138,6 +138,24 @@ fn every_method_prunes_to_the_target_and_the_result_evaluates() {
 }
 
 #[test]
+fn perplexity_before_and_after_is_what_eval_says() {
+    let temp = TempDir::new().unwrap();
+    let (out, model, test) =
+        (temp.path().join("out"), asset("tiny-opt"), asset("stories/test.txt"));
+    let (out, measured) = (out.to_str().unwrap(), ["--seq-len", "128", "--max-windows", "4"]);
+    let mut args = vec!["prune", &model, "--output", out, "--method", "magnitude", "--json"];
+    args.extend(measured);
+    args.extend(["--eval", &test]);
+    let report = &json(&args)["perplexity"][0];
+    for (folder, key) in [(model.as_str(), "dense"), (out, "pruned")] {
+        let mut args = vec!["eval", folder, "--data", &test, "--json"];
+        args.extend(measured);
+        assert_eq!(json(&args)["results"][0]["perplexity"], report[key], "{key}");
+    }
+    assert!(report["pruned"].as_f64().unwrap() > report["dense"].as_f64().unwrap());
+}
+
+#[test]
 fn patterns_hold_in_every_group_of_every_family() {
     let temp = TempDir::new().unwrap();
     let cases = [

@@ -33,6 +33,21 @@ pub struct LayerReport {
     pub kept_epoch: usize,
 }
 
+/// Perplexity on one text before and after.
+#[derive(Clone, Debug, Serialize)]
+pub struct PerplexityReport {
+    /// The text as the user named it.
+    pub data: String,
+    /// Of the model that was pruned.
+    pub dense: f64,
+    /// Of the output.
+    pub pruned: f64,
+    /// Windows measured.
+    pub windows: usize,
+    /// Tokens per window.
+    pub seq_len: usize,
+}
+
 /// A whole run, as `prune --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PruneReport {
@@ -48,6 +63,9 @@ pub struct PruneReport {
     pub seconds: f64,
     /// The process's largest resident memory so far.
     pub peak_rss_bytes: u64,
+    /// Perplexity before and after, where it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub perplexity: Vec<PerplexityReport>,
     /// The pruned decoder layers in order.
     pub layers: Vec<LayerReport>,
 }
