@@ -61,8 +61,8 @@ def save_tokenizer(tokenizer, name, out):
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def build(name):
-    """The model, with f32 weights."""
+def build(name, dropout):
+    """The model, with f32 weights. Dropout is OPT's; LLaMA has none."""
     if name == "llama":
         return LlamaForCausalLM(LlamaConfig(
             vocab_size=VOCAB, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2,
@@ -71,7 +71,7 @@ def build(name):
     return OPTForCausalLM(OPTConfig(
         vocab_size=VOCAB, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, ffn_dim=512,
         max_position_embeddings=512, word_embed_proj_dim=128, do_layer_norm_before=True, enable_bias=True,
-        activation_function="relu", dropout=0.0, attention_dropout=0.0, layerdrop=0.0, tie_word_embeddings=True,
+        activation_function="relu", dropout=dropout, attention_dropout=0.0, layerdrop=0.0, tie_word_embeddings=True,
         bos_token_id=EOS, eos_token_id=EOS, pad_token_id=PAD))
 
 
@@ -187,6 +187,7 @@ def main():
     length.add_argument("--minutes", type=float, help="choose the number of steps by the clock")
     parser.add_argument("--batch", type=int, default=8, help="windows in a batch, even")
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--dropout", type=float, default=0.0, help="OPT only")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -200,7 +201,7 @@ def main():
     test = encode(tokenizer, args.test.read_text(encoding="utf-8"), bos)
     save_tokenizer(tokenizer, args.model, args.out)
 
-    model = build(args.model)
+    model = build(args.model, args.dropout)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(rows)} rows, {len(test)} test tokens", flush=True)
     report = {"model": args.model} | fit(model, rows, args)
     model = model.to(torch.float16)

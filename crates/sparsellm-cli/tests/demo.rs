@@ -1,0 +1,28 @@
+//! The demo, end to end: what a user sees first must show what is claimed.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::process::Command;
+
+/// On both embedded models each method beats the simpler one.
+#[test]
+fn the_methods_come_in_their_order() {
+    for (sparsity, seed) in [("0.7", "0"), ("0.8", "1")] {
+        let demo = Command::new(env!("CARGO_BIN_EXE_sparsellm"))
+            .args(["demo", "--json", "--sparsity", sparsity, "--seed", seed])
+            .output()
+            .unwrap();
+        assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
+        let report: Value = serde_json::from_slice(&demo.stdout).unwrap();
+        let results = report["results"].as_array().unwrap();
+        assert_eq!(results.len(), 2);
+        for model in results {
+            let perplexity =
+                |method: &str| model["methods"][method]["perplexity"].as_f64().unwrap();
+            let order = ["sparsellm", "sparsegpt", "wanda", "magnitude"].map(perplexity);
+            let place = format!("{} at {sparsity}, seed {seed}: {order:?}", model["model"]);
+            assert!(order.is_sorted_by(|a, b| a < b), "{place}");
+            assert!(model["dense"].as_f64().unwrap() < order[0], "{place}");
+        }
+    }
+}
