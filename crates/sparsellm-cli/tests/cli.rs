@@ -1,12 +1,12 @@
 //! The command, end to end, as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
+use common::{json, sparsellm};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn repository() -> PathBuf {
@@ -20,17 +20,6 @@ fn asset(name: &str) -> String {
 fn family(name: &str) -> String {
     let folder = repository().join("crates/sparsellm/tests/fixtures/families").join(name);
     folder.display().to_string()
-}
-
-fn sparsellm(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sparsellm")).args(args).output().unwrap()
-}
-
-/// Runs a command that must succeed and print one JSON document.
-fn json(args: &[&str]) -> Value {
-    let output = sparsellm(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A .npy file of `n` int64 token ids below `vocabulary`.

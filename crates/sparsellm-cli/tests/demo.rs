@@ -1,19 +1,15 @@
 //! The demo, end to end: what a user sees first must show what is claimed.
 #![allow(clippy::unwrap_used)]
 
-use serde_json::Value;
-use std::process::Command;
+mod common;
+
+use common::json;
 
 /// On both embedded models each method beats the simpler one.
 #[test]
 fn the_methods_come_in_their_order() {
     for (sparsity, seed) in [("0.7", "0"), ("0.8", "1")] {
-        let demo = Command::new(env!("CARGO_BIN_EXE_sparsellm"))
-            .args(["demo", "--json", "--sparsity", sparsity, "--seed", seed])
-            .output()
-            .unwrap();
-        assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
-        let report: Value = serde_json::from_slice(&demo.stdout).unwrap();
+        let report = json(&["demo", "--json", "--sparsity", sparsity, "--seed", seed]);
         let results = report["results"].as_array().unwrap();
         assert_eq!(results.len(), 2);
         for model in results {

@@ -1,0 +1,16 @@
+//! Running the command as a user does.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+pub fn sparsellm(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sparsellm")).args(args).output().unwrap()
+}
+
+/// Runs a command that must succeed and print one JSON document.
+pub fn json(args: &[&str]) -> Value {
+    let output = sparsellm(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
