@@ -1,7 +1,10 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use sparsellm::{Error, Method, Pattern, Result};
+use sparsellm::{
+    Error, Method, Pattern, Result,
+    prune::{Scope, Solver},
+};
 use std::{ops::Range, path::PathBuf};
 
 /// Prunes pre-trained language models globally: SparseLLM, and the local
@@ -52,8 +55,8 @@ pub struct Prune {
     /// Folder to write the pruned checkpoint to
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// magnitude, wanda, sparsegpt or sparsellm
-    #[arg(long, default_value = "sparsellm", value_name = "NAME", value_parser = parse::<Method>)]
+    /// magnitude, wanda, sparsegpt, sparsellm (as published) or sparsellm-plus
+    #[arg(long, default_value = "sparsellm-plus", value_name = "NAME", value_parser = parse::<Method>)]
     pub method: Method,
     #[command(flatten)]
     pub amount: Amount,
@@ -72,15 +75,15 @@ pub struct Prune {
     /// Decoder layers to prune, from A up to but not including B [default: all]
     #[arg(long, value_name = "A..B", value_parser = layers)]
     pub layers: Option<Range<usize>>,
-    /// SparseLLM: penalty of the linear constraints [default: 5 for SwiGLU, 0.1 for ReLU]
+    /// SparseLLM's penalty of the linear constraints [default: 5 for SwiGLU, 0.1 for ReLU]
     #[arg(long, value_name = "F")]
     pub alpha: Option<f32>,
-    /// SparseLLM: penalty of the activation constraint [default: 5 for SwiGLU, 0.1 for ReLU]
+    /// SparseLLM's penalty of the activation constraint [default: 5 for SwiGLU, 0.1 for ReLU]
     #[arg(long, value_name = "F")]
     pub beta: Option<f32>,
-    /// SparseLLM: epochs per layer
-    #[arg(long, default_value_t = 4, value_name = "N")]
-    pub epochs: usize,
+    /// SparseLLM's epochs per layer [default: 4; 2 for sparsellm-plus]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub epochs: Option<usize>,
     /// Damping of the Hessians, relative to their mean diagonal
     #[arg(long, default_value_t = 0.01, value_name = "F")]
     pub damping: f32,
@@ -88,8 +91,10 @@ pub struct Prune {
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub block_size: usize,
     /// Capture each group's inputs after the groups before it were pruned
-    #[arg(long)]
-    pub true_sequential: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub true_sequential: Option<bool>,
+    #[command(flatten)]
+    pub recipe: Recipe,
     /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
     #[arg(long, value_name = "B")]
     pub bits: Option<u32>,
@@ -105,6 +110,32 @@ pub struct Prune {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `sparsellm-plus` adds to the published methods, each switched alone.
+#[derive(clap::Args)]
+#[command(next_help_heading = "What sparsellm-plus adds (for other methods: off unless asked for)")]
+pub struct Recipe {
+    /// Finds each linear's mask and weights: obs (SparseGPT's sweep) or admm
+    #[arg(long, value_name = "NAME", value_parser = parse::<Solver>)]
+    pub solver: Option<Solver>,
+    /// The solver chooses a mask within each block of columns (obs only), row, or the whole matrix
+    #[arg(long, value_name = "SCOPE", value_parser = parse::<Scope>)]
+    pub mask_scope: Option<Scope>,
+    /// Conjugate-gradient steps of least squares on the kept weights, after any method [default: 0]
+    #[arg(long, value_name = "STEPS")]
+    pub refit: Option<usize>,
+    /// Solve the last linear again on the pruned first linears' true activations
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sequential_refit: Option<bool>,
+    /// What the feed-forward network should give: this layer's dense output (layer), what leads to
+    /// the dense model's hidden state (dense), or a number between 0 and 1
+    #[arg(long, value_name = "layer|dense|F", value_parser = target)]
+    pub target: Option<f32>,
+    /// How much a neuron's worth to the network's output weighs in the masks of gate, up and fc1,
+    /// from 0 (off) to 1
+    #[arg(long, value_name = "F")]
+    pub neuron_weights: Option<f32>,
 }
 
 #[derive(clap::Args)]
@@ -159,6 +190,14 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a whole number of at least 1 was expected".into()),
         Ok(n) => Ok(n),
+    }
+}
+
+fn target(text: &str) -> std::result::Result<f32, String> {
+    match text {
+        "layer" => Ok(0.0),
+        "dense" => Ok(1.0),
+        number => number.parse().map_err(|_| "layer, dense or a number was expected".into()),
     }
 }
 

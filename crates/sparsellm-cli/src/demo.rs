@@ -40,7 +40,7 @@ pub fn run(args: &args::Demo) -> Result<()> {
     let pattern = args.amount.pattern();
     let mut results: Vec<Value> = Vec::new();
     let mut table = format!("{:12} {:>10}", "perplexity", "dense");
-    Method::ALL.iter().for_each(|m| table.push_str(&format!(" {:>10}", m.name())));
+    Method::ALL.iter().for_each(|m| table.push_str(&format!(" {:>14}", m.name())));
     table.push('\n');
     for (name, files) in MODELS {
         let home = folder.path().join(name);
@@ -58,14 +58,14 @@ pub fn run(args: &args::Demo) -> Result<()> {
         let mut methods = serde_json::Map::new();
         for method in Method::ALL {
             eprintln!("{name}: {} at {pattern}", method.name());
-            let settings = Settings { method, pattern, ..Settings::default() };
+            let settings = Settings { pattern, ..Settings::of(method) };
             let output = folder.path().join(format!("{name}-{}", method.name()));
             let mut writer = Writer::create(&model.checkpoint, &output, false)?;
             let layers =
                 pipeline::prune(&model, Some(&segments), &settings, &mut writer, &mut |_| {})?;
             writer.finish(&json!({"method": method.name()}))?;
             let pruned = perplexity(&Model::open(&output)?, &windows, |_, _| {})?.perplexity;
-            table.push_str(&format!(" {pruned:>10.3}"));
+            table.push_str(&format!(" {pruned:>14.3}"));
             let sparsity = overall_sparsity(&model, &layers);
             methods
                 .insert(method.name().into(), json!({"perplexity": pruned, "sparsity": sparsity}));

@@ -3,7 +3,8 @@
 use crate::{args, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Method, Model, Result, Settings, Tokenizer, Writer, pipeline,
+    Error, Model, Result, Settings, Tokenizer, Writer, pipeline,
+    prune::{Scope, Solver},
     report::{LayerReport, PerplexityReport, PruneReport},
     text::{Segments, Source, Use},
 };
@@ -14,7 +15,7 @@ pub fn run(args: &args::Prune) -> Result<()> {
     let model = args::open(&args.model)?;
     let settings = settings(args);
     settings.check(&model)?;
-    let segments = calibration(args, &model)?;
+    let segments = calibration(args, &settings, &model)?;
     let texts = match args.eval.as_slice() {
         [] => Vec::new(),
         files => eval::texts(&model, files, args.seq_len, args.max_windows)?,
@@ -81,25 +82,40 @@ pub fn run(args: &args::Prune) -> Result<()> {
     Ok(())
 }
 
+/// The method's own settings, with what was asked for in their place.
 fn settings(args: &args::Prune) -> Settings {
+    let (own, recipe) = (Settings::of(args.method), &args.recipe);
+    let solver = recipe.solver.unwrap_or(own.solver);
+    // A solver asked for brings the scope it is published with.
+    let scope = match solver {
+        solver if solver == own.solver => own.mask_scope,
+        Solver::Obs => Scope::Block,
+        Solver::Admm => Scope::Matrix,
+    };
     Settings {
-        method: args.method,
         pattern: args.amount.pattern(),
         layers: args.layers.clone(),
         alpha: args.alpha,
         beta: args.beta,
-        epochs: args.epochs,
+        epochs: args.epochs.unwrap_or(own.epochs),
         damping: args.damping,
         block_size: args.block_size,
         bits: args.bits,
-        true_sequential: args.true_sequential,
+        true_sequential: args.true_sequential.unwrap_or(own.true_sequential),
+        solver,
+        mask_scope: recipe.mask_scope.unwrap_or(scope),
+        refit: recipe.refit.unwrap_or(own.refit),
+        sequential_refit: recipe.sequential_refit.unwrap_or(own.sequential_refit),
+        target: recipe.target.unwrap_or(own.target),
+        neuron_weights: recipe.neuron_weights.unwrap_or(own.neuron_weights),
+        ..own
     }
 }
 
 /// The calibration segments the arguments ask for; none where the method needs
 /// none.
-fn calibration(args: &args::Prune, model: &Model) -> Result<Option<Segments>> {
-    if args.method == Method::Magnitude {
+fn calibration(args: &args::Prune, settings: &Settings, model: &Model) -> Result<Option<Segments>> {
+    if !settings.needs_text() {
         return Ok(None);
     }
     let Some(file) = &args.calibration else {
@@ -179,6 +195,12 @@ fn record(
             "block_size": settings.block_size,
             "bits": settings.bits,
             "true_sequential": settings.true_sequential,
+            "solver": settings.solver,
+            "mask_scope": settings.mask_scope,
+            "refit": settings.refit,
+            "sequential_refit": settings.sequential_refit,
+            "target": settings.target,
+            "neuron_weights": settings.neuron_weights,
             "calibration": calibration,
         },
         "sparsity": sparsity,

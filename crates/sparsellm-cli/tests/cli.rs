@@ -62,7 +62,7 @@ fn every_method_prunes_to_the_target_and_the_result_evaluates() {
     let temp = TempDir::new().unwrap();
     let stories = asset("stories/calibration.txt");
     let mut perplexities = Vec::new();
-    for method in ["magnitude", "wanda", "sparsegpt", "sparsellm"] {
+    for method in ["magnitude", "wanda", "sparsegpt", "sparsellm", "sparsellm-plus"] {
         let out = temp.path().join(method);
         let out = out.to_str().unwrap();
         let report = json(&[
@@ -93,7 +93,7 @@ fn every_method_prunes_to_the_target_and_the_result_evaluates() {
             assert_eq!(layer["index"], i);
             assert_eq!(layer["linears"].as_object().unwrap().len(), 7);
             let errors = layer["ffn_error"].as_array().unwrap();
-            if method == "sparsellm" {
+            if method.starts_with("sparsellm") {
                 let kept = layer["kept_epoch"].as_u64().unwrap() as usize;
                 let best = errors[kept - 1].as_f64().unwrap();
                 assert!(errors.iter().all(|e| e.as_f64().unwrap() >= best));
@@ -154,6 +154,8 @@ fn patterns_hold_in_every_group_of_every_family() {
         ("qwen2", "2:4", "sparsellm"),
         ("opt-125m-style", "2:4", "sparsellm"),
         ("opt-350m-style-bin", "2:4", "sparsegpt"),
+        ("llama1", "3:4", "sparsellm-plus"),
+        ("opt-350m-style", "2:4", "sparsellm-plus"),
         ("opt-125m-style-bin-sharded", "2:4", "wanda"),
     ];
     for (name, pattern, method) in cases {
@@ -200,7 +202,7 @@ fn patterns_hold_in_every_group_of_every_family() {
 #[test]
 fn the_same_command_gives_the_same_bytes_whatever_the_threads() {
     let temp = TempDir::new().unwrap();
-    for method in ["sparsegpt", "sparsellm"] {
+    for method in ["sparsegpt", "sparsellm", "sparsellm-plus"] {
         let mut results = Vec::new();
         for (run, threads) in ["1", "2", "4", "2"].into_iter().enumerate() {
             let out = temp.path().join(format!("{method}{run}"));
@@ -232,6 +234,66 @@ fn the_same_command_gives_the_same_bytes_whatever_the_threads() {
             results.push(names.iter().map(read).collect::<Vec<_>>());
         }
         assert!(results.iter().all(|r| r == &results[0]), "{method}");
+    }
+}
+
+/// The weights of tiny-llama's first two layers pruned with `options`.
+fn pruned_with(options: &[&str]) -> (Value, Vec<u8>) {
+    let temp = TempDir::new().unwrap();
+    let (model, text) = (asset("tiny-llama"), asset("stories/calibration.txt"));
+    let out = temp.path().join("out");
+    let mut args = vec!["prune", &model, "--output", out.to_str().unwrap(), "--json"];
+    args.extend(["--calibration", &text, "--samples", "4", "--seq-len", "64"]);
+    args.extend(["--layers", "0..2"]);
+    args.extend(options);
+    let report = json(&args);
+    assert!((report["sparsity"].as_f64().unwrap() - 0.7).abs() < 5e-3, "{options:?}");
+    (report, std::fs::read(out.join("model.safetensors")).unwrap())
+}
+
+#[test]
+fn each_part_of_the_recipe_can_be_had_alone_and_left_out_alone() {
+    let parts: [(&[&str], &[&str]); 5] = [
+        (&["--true-sequential"], &["--true-sequential=false"]),
+        (&["--solver", "admm"], &["--solver", "obs"]),
+        (&["--sequential-refit"], &["--sequential-refit=false"]),
+        (&["--target", "0.25"], &["--target", "layer"]),
+        (&["--neuron-weights", "0.5"], &["--neuron-weights", "0"]),
+    ];
+    let (report, plus) = pruned_with(&[]);
+    assert_eq!(report["method"], "sparsellm-plus", "the tool's default");
+    let (_, published) = pruned_with(&["--method", "sparsellm", "--epochs", "2"]);
+    let mut seen = vec![plus.clone(), published.clone()];
+    for (on, off) in parts {
+        for options in [[&["--method", "sparsellm", "--epochs", "2"], on].concat(), off.to_vec()] {
+            let (_, weights) = pruned_with(&options);
+            assert!(!seen.contains(&weights), "{options:?} changes nothing");
+            seen.push(weights);
+        }
+    }
+    // The two methods differ in nothing else.
+    let on: Vec<&str> = parts.iter().flat_map(|(on, _)| *on).copied().collect();
+    let (_, weights) =
+        pruned_with(&[&["--method", "sparsellm", "--epochs", "2"], &on[..]].concat());
+    assert!(weights == plus, "sparsellm with every part on is sparsellm-plus");
+    let off: Vec<&str> = parts.iter().flat_map(|(_, off)| *off).copied().collect();
+    let (_, weights) = pruned_with(&off);
+    assert!(weights == published, "sparsellm-plus with every part off is sparsellm");
+}
+
+#[test]
+fn refit_and_mask_scope_work_after_any_method() {
+    let mut seen = Vec::new();
+    for method in ["magnitude", "wanda", "sparsegpt", "sparsellm"] {
+        let mut variants = vec![["--refit", "0"], ["--refit", "20"]];
+        if method.starts_with("sparse") {
+            variants.extend([["--mask-scope", "row"], ["--mask-scope", "matrix"]]);
+        }
+        for options in variants {
+            let (_, weights) = pruned_with(&[&["--method", method], &options[..]].concat());
+            assert!(!seen.contains(&weights), "{method} {options:?} changes nothing");
+            seen.push(weights);
+        }
     }
 }
 
@@ -328,6 +390,17 @@ fn bad_settings_are_refused() {
         (&["--epochs", "0"], "--epochs"),
         (&["--damping", "nan"], "--damping"),
         (&["--threads", "0"], "at least 1"),
+        (&["--solver", "sgd"], "obs or admm"),
+        (&["--mask-scope", "layer"], "block, row or matrix"),
+        (&["--solver", "admm", "--mask-scope", "block"], "choose row or matrix"),
+        (&["--solver", "admm", "--bits", "4"], "--solver obs"),
+        (&["--refit", "10", "--bits", "4"], "--refit 0"),
+        (&["--target", "near"], "layer, dense or a number"),
+        (&["--target", "1.5"], "--target must be"),
+        (&["--target", "dense"], "for the global methods"),
+        (&["--sequential-refit"], "for the global methods"),
+        (&["--neuron-weights", "nan"], "--neuron-weights must be"),
+        (&["--neuron-weights", "0.5"], "for the global methods"),
     ];
     for (extra, what) in cases {
         let temp = TempDir::new().unwrap();

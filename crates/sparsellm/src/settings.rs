@@ -2,7 +2,7 @@
 
 use crate::error::{Result, usage};
 use crate::model::Model;
-use crate::prune::{Method, Pattern, sparsegpt};
+use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt};
 use std::ops::Range;
 
 /// The settings of a run.
@@ -29,12 +29,35 @@ pub struct Settings {
     pub bits: Option<u32>,
     /// Recapture a group's inputs after the groups before it were pruned.
     pub true_sequential: bool,
+    /// Which solver finds each linear's mask and weights.
+    pub solver: Solver,
+    /// Among which weights the solver chooses its mask.
+    pub mask_scope: Scope,
+    /// Conjugate-gradient steps of masked refit after each prune; 0 for none.
+    pub refit: usize,
+    /// Global methods: solve the last linear again on the pruned first linears'
+    /// true activations.
+    pub sequential_refit: bool,
+    /// Global methods: how far the target moves from the layer's own dense
+    /// output (0) to the dense model's hidden states (1).
+    pub target: f32,
+    /// Global methods: how much what a neuron is worth to the network's output
+    /// weighs in the first linears' masks, from 0 (not at all) to 1.
+    pub neuron_weights: f32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            method: Method::SparseLlm,
+        Settings::of(Method::SparseLlmPlus)
+    }
+}
+
+impl Settings {
+    /// A method as it is published; for `sparsellm-plus`, the recipe that
+    /// measured best (docs/results.md).
+    pub fn of(method: Method) -> Self {
+        let published = Settings {
+            method,
             pattern: Pattern::Unstructured(0.7),
             layers: None,
             alpha: None,
@@ -44,11 +67,33 @@ impl Default for Settings {
             block_size: 128,
             bits: None,
             true_sequential: false,
+            solver: Solver::Obs,
+            mask_scope: Scope::Block,
+            refit: 0,
+            sequential_refit: false,
+            target: 0.0,
+            neuron_weights: 0.0,
+        };
+        match method {
+            Method::SparseLlmPlus => Settings {
+                epochs: 2,
+                true_sequential: true,
+                solver: Solver::Admm,
+                mask_scope: Scope::Matrix,
+                sequential_refit: true,
+                target: 0.25,
+                neuron_weights: 0.5,
+                ..published
+            },
+            _ => published,
         }
     }
-}
 
-impl Settings {
+    /// Whether pruning looks at calibration text.
+    pub fn needs_text(&self) -> bool {
+        self.method != Method::Magnitude || self.refit > 0
+    }
+
     /// Fails on settings that no run on `model` can honour, before any work.
     pub fn check(&self, model: &Model) -> Result<()> {
         let layers = model.shape().layers;
@@ -76,8 +121,31 @@ impl Settings {
         if self.bits.is_some_and(|b| !(2..=16).contains(&b)) {
             return usage!("--bits must be from 2 to 16");
         }
-        if self.bits.is_some() && matches!(self.method, Method::Magnitude | Method::Wanda) {
-            return usage!("--bits needs a second-order method: sparsegpt or sparsellm");
+        if self.bits.is_some()
+            && (self.method.only_removes() || self.solver == Solver::Admm || self.refit > 0)
+        {
+            return usage!(
+                "--bits rounds weights within the OBS sweep: use --method sparsegpt or sparsellm, or add --solver obs --refit 0"
+            );
+        }
+        if self.solver == Solver::Admm && self.mask_scope == Scope::Block {
+            return usage!(
+                "--mask-scope block belongs to the OBS sweep; with --solver admm, choose row or matrix"
+            );
+        }
+        if !(0.0..=1.0).contains(&self.target) {
+            return usage!("--target must be layer (0), dense (1) or between, not {}", self.target);
+        }
+        if !(0.0..=1.0).contains(&self.neuron_weights) {
+            return usage!("--neuron-weights must be from 0 to 1, not {}", self.neuron_weights);
+        }
+        if !self.method.is_global()
+            && (self.sequential_refit || self.target > 0.0 || self.neuron_weights > 0.0)
+        {
+            return usage!(
+                "--sequential-refit, --target and --neuron-weights are for the global methods, not {}",
+                self.method.name()
+            );
         }
         if let Pattern::NofM { of, .. } = self.pattern
             && !self.block_size.is_multiple_of(of)
@@ -95,8 +163,14 @@ impl Settings {
         Ok(())
     }
 
-    /// How the OBS solver goes about it.
-    pub(crate) fn sweep(&self) -> sparsegpt::Sweep {
-        sparsegpt::Sweep { block_size: self.block_size, bits: self.bits }
+    /// How a linear is pruned.
+    pub(crate) fn solver(&self) -> solver::Options {
+        solver::Options {
+            solver: self.solver,
+            scope: self.mask_scope,
+            damping: self.damping,
+            sweep: sparsegpt::Sweep { block_size: self.block_size, bits: self.bits },
+            refit: self.refit,
+        }
     }
 }

@@ -8,6 +8,7 @@ use sparsellm::{
     linalg::Matrix,
     model::{Activation, FeedForward, Linear},
     prune::{
+        Options,
         sparsegpt::Sweep,
         sparsellm::{Settings, prune},
     },
@@ -88,8 +89,10 @@ fn peak_memory_follows_the_law() {
         };
         let settings = Settings {
             pattern: Pattern::Unstructured(0.7),
-            sweep: Sweep { block_size: 32, bits: None },
-            damping: 0.01,
+            solver: Options { sweep: Sweep { block_size: 32, bits: None }, ..Options::default() },
+            sequential_refit: false,
+            target: 0.0,
+            neuron_weights: 0.0,
             alpha: 1.0,
             beta: 1.0,
             epochs: 3,
@@ -97,10 +100,10 @@ fn peak_memory_follows_the_law() {
         };
         // faer keeps packing buffers per thread, sized for the processor's caches
         // and mostly never touched: a first run makes them.
-        prune(&mut ffn.clone(), &x, &settings, |_, _| {}).unwrap();
+        prune(&mut ffn.clone(), &x, None, &settings, |_, _| {}).unwrap();
         let before = NOW.load(Relaxed);
         PEAK.store(before, Relaxed);
-        prune(&mut ffn, &x, &settings, |_, _| {}).unwrap();
+        prune(&mut ffn, &x, None, &settings, |_, _| {}).unwrap();
         let used = (PEAK.load(Relaxed) - before) as f64;
         let law = law(n, d, ff, k, chunk, 32);
         let slack = 2e5; // rayon's and the tests' own small change

@@ -8,6 +8,7 @@ use sparsellm::{
     linalg::{Matrix, silu},
     model::{Activation, FeedForward, Linear},
     prune::{
+        Options,
         pattern::{count, holds},
         sparsegpt::Sweep,
         sparsellm::{Relu, Settings, SwiGlu, Updates, prune},
@@ -71,10 +72,11 @@ proptest! {
             Err(_) => pattern.parse().unwrap(),
         };
         let settings = Settings {
-            pattern, sweep: Sweep { block_size: 8, bits: None }, damping: 0.01, alpha, beta,
-            epochs: 3, chunk: 64,
+            pattern,
+            solver: Options { sweep: Sweep { block_size: 8, bits: None }, ..Options::default() },
+            sequential_refit: false, target: 0.0, neuron_weights: 0.0, alpha, beta, epochs: 3, chunk: 64,
         };
-        let outcome = prune(&mut ffn, &x, &settings, |_, _| {}).unwrap();
+        let outcome = prune(&mut ffn, &x, None, &settings, |_, _| {}).unwrap();
         let kept = outcome.errors[outcome.kept_epoch - 1];
         prop_assert!(kept.is_finite() && kept <= outcome.errors[0]);
         let linears: Vec<&Linear> = match &ffn {
@@ -108,14 +110,16 @@ fn outcome(relu: bool, alpha: f32, beta: f32) -> sparsellm::prune::sparsellm::Ou
     let x = random(200, 16, &mut rng, 1.0);
     let settings = Settings {
         pattern: Pattern::Unstructured(0.7),
-        sweep: Sweep { block_size: 128, bits: None },
-        damping: 0.01,
+        solver: Options::default(),
+        sequential_refit: false,
+        target: 0.0,
+        neuron_weights: 0.0,
         alpha,
         beta,
         epochs: 4,
         chunk: 50,
     };
-    prune(&mut ffn, &x, &settings, |_, _| {}).unwrap()
+    prune(&mut ffn, &x, None, &settings, |_, _| {}).unwrap()
 }
 
 #[test]

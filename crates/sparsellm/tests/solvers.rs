@@ -5,9 +5,29 @@ mod common;
 
 use common::{Case, cases};
 use sparsellm::{
-    linalg::{Gram, InverseFactor},
-    prune::{magnitude, sparsegpt, wanda},
+    linalg::{Gram, Matrix, matmul, matmul_nt},
+    prune::{Options, Problem, Scope, Solver, magnitude, refit::refit, sparsegpt::Sweep, wanda},
 };
+
+/// A case's solver settings.
+fn options(case: &Case) -> Options {
+    let setting = |key: &str| case.metadata.get(key);
+    let admm = case.metadata["method"] == "admm";
+    Options {
+        solver: if admm { Solver::Admm } else { Solver::Obs },
+        scope: match setting("scope") {
+            Some(scope) => scope.parse().unwrap(),
+            None if admm => Scope::Matrix,
+            None => Scope::Block,
+        },
+        damping: case.number("damping") as f32,
+        sweep: Sweep {
+            block_size: case.number("block_size") as usize,
+            bits: setting("bits").map(|b| b.parse().unwrap()),
+        },
+        refit: setting("refit").map_or(0, |r| r.parse().unwrap()),
+    }
+}
 
 #[test]
 fn local_methods_agree_with_numpy() {
@@ -16,16 +36,12 @@ fn local_methods_agree_with_numpy() {
         let (mut w, x, want) = (case.matrix("W"), case.matrix("X"), case.matrix("out"));
         let mut gram = Gram::new(x.cols);
         gram.add(x.view());
+        let (pattern, norms) = (case.pattern(), gram.diagonal());
+        let problem = Problem::new(&gram, options(&case)).unwrap();
         match case.metadata["method"].as_str() {
-            "magnitude" => magnitude::prune(&mut w, case.pattern()),
-            "wanda" => wanda::prune(&mut w, &gram.diagonal(), case.pattern()),
-            "sparsegpt" => {
-                let factor = InverseFactor::new(&gram, case.number("damping") as f32).unwrap();
-                let bits = case.metadata.get("bits").and_then(|b| b.parse().ok());
-                let sweep =
-                    sparsegpt::Sweep { block_size: case.number("block_size") as usize, bits };
-                sparsegpt::prune(&mut w, &factor, case.pattern(), sweep);
-            }
+            "magnitude" => problem.prune_by(&mut w, |w, _| magnitude::prune(w, pattern)),
+            "wanda" => problem.prune_by(&mut w, |w, _| wanda::prune(w, &norms, pattern)),
+            "sparsegpt" | "admm" => problem.prune(&mut w, pattern, None),
             other => panic!("{other}"),
         }
         let scale = want.data.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -33,6 +49,42 @@ fn local_methods_agree_with_numpy() {
             let place = format!("{} at {i}: {got} against {want}", path.display());
             assert_eq!(*got == 0.0, *want == 0.0, "{place}");
             assert!((got - want).abs() <= 1e-4 * scale, "{place}");
+        }
+    }
+}
+
+/// `tr((Ŵ − W) H (Ŵ − W)ᵀ)`.
+fn objective(w: &Matrix, dense: &Matrix, h: &Matrix) -> f64 {
+    let mut change = w.clone();
+    change.data.iter_mut().zip(&dense.data).for_each(|(c, d)| *c -= d);
+    let product = matmul_nt(change.view(), h.view());
+    let terms = change.data.iter().zip(&product.data);
+    terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// Each refit step lowers the objective and keeps the mask, so that any number
+/// of steps is safe to ask for.
+#[test]
+fn every_refit_step_helps() {
+    for path in cases("solvers") {
+        let case = Case::load(&path);
+        if case.metadata["method"] == "admm" {
+            continue;
+        }
+        let (dense, x, pruned) = (case.matrix("W"), case.matrix("X"), case.matrix("out"));
+        let mut gram = Gram::new(x.cols);
+        gram.add(x.view());
+        let mut h = gram.scaled(1.0);
+        h.data.iter_mut().step_by(x.cols + 1).for_each(|v| *v += 1.0);
+        let b = matmul(dense.view(), h.view());
+        let mut last = objective(&pruned, &dense, &h);
+        for steps in 1..6 {
+            let mut w = pruned.clone();
+            refit(&mut w, &h, &b, steps);
+            let now = objective(&w, &dense, &h);
+            assert!(now <= last * (1.0 + 1e-6), "{} {steps}: {now} {last}", path.display());
+            assert!(w.data.iter().zip(&pruned.data).all(|(a, b)| (*a == 0.0) == (*b == 0.0)));
+            last = now;
         }
     }
 }

@@ -8,7 +8,7 @@ use common::{Case, cases};
 use sparsellm::{
     linalg::Matrix,
     model::{Activation, FeedForward, Linear},
-    prune::{sparsegpt::Sweep, sparsellm as global},
+    prune::{Options, Scope, sparsegpt::Sweep, sparsellm as global},
 };
 
 fn linear(case: &Case, name: &'static str, bias: Option<&str>) -> Linear {
@@ -42,14 +42,23 @@ fn the_global_method_agrees_with_numpy() {
         };
         let settings = global::Settings {
             pattern: case.pattern(),
-            sweep: Sweep { block_size: case.number("block_size") as usize, bits: None },
-            damping: case.number("damping") as f32,
+            solver: Options {
+                sweep: Sweep { block_size: case.number("block_size") as usize, bits: None },
+                damping: case.number("damping") as f32,
+                scope: case.metadata.get("scope").map_or(Scope::Block, |s| s.parse().unwrap()),
+                ..Options::default()
+            },
+            sequential_refit: case.metadata.contains_key("sequential_refit"),
+            target: case.metadata.get("target").map_or(0.0, |t| t.parse().unwrap()),
+            neuron_weights: case.metadata.get("neuron_weights").map_or(0.0, |t| t.parse().unwrap()),
             alpha: case.number("alpha") as f32,
             beta: case.number("beta") as f32,
             epochs: case.number("epochs") as usize,
             chunk: 64,
         };
-        let outcome = global::prune(&mut ffn, &case.matrix("X"), &settings, |_, _| {}).unwrap();
+        let reference = case.has("R").then(|| case.matrix("R"));
+        let outcome =
+            global::prune(&mut ffn, &case.matrix("X"), reference, &settings, |_, _| {}).unwrap();
         for (got, want) in outcome.errors.iter().zip(case.vector("errors")) {
             assert!((got / want - 1.0).abs() < 1e-3, "{place}: E {got} against {want}");
         }

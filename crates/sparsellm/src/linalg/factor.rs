@@ -1,12 +1,13 @@
 //! Cholesky factors of damped Gram matrices.
 
-use super::{Gram, Matrix, View};
+use super::{Gram, Matrix, View, matmul, matmul_nt};
 use faer::{
     MatMut, MatRef, Par, Spec,
     dyn_stack::{MemBuffer, MemStack},
     linalg::{cholesky::llt, triangular_inverse, triangular_solve},
     prelude::ReborrowMut,
 };
+use rayon::prelude::*;
 
 /// How often the damping is raised tenfold before a factorisation gives up.
 const ATTEMPTS: usize = 8;
@@ -58,6 +59,8 @@ pub struct InverseFactor {
     /// The relative damping used; more than asked for where the Hessian would
     /// not factor otherwise.
     pub damping: f32,
+    /// `mean(diag H)`: the damping in H's own units is `damping·mean`.
+    pub mean: f32,
 }
 
 impl InverseFactor {
@@ -88,7 +91,40 @@ impl InverseFactor {
         drop(l);
         u.data.reverse();
         transpose_in_place(&mut u); // columns to rows
-        u.data.iter().all(|v| v.is_finite()).then_some(InverseFactor { u, dead, damping })
+        u.data.iter().all(|v| v.is_finite()).then_some(InverseFactor {
+            u,
+            dead,
+            damping,
+            mean: mean as f32,
+        })
+    }
+
+    /// The damped Hessian this is the factor of; `gram` is what it was made from.
+    pub fn hessian(&self, gram: &Gram) -> Matrix {
+        let d = gram.dim();
+        let mut h = gram.scaled(2.0 / gram.tokens.max(1) as f32);
+        for (j, dead) in self.dead.iter().enumerate() {
+            let v = &mut h.data[j * d + j];
+            *v = if *dead { 1.0 } else { *v } + self.damping * self.mean;
+        }
+        h
+    }
+
+    /// Zeroes the weights of dead features.
+    pub fn kill(&self, w: &mut Matrix) {
+        for row in w.data.chunks_exact_mut(self.dead.len().max(1)) {
+            row.iter_mut().zip(&self.dead).filter(|(_, dead)| **dead).for_each(|(v, _)| *v = 0.0);
+        }
+    }
+
+    /// The least-squares weights that map X to targets T, held to `w: [d_out,
+    /// d_in]` by the damping λ:
+    /// `W̄ = ((2/n) TᵀX + λW) H⁻¹`, with `tx = TᵀX` and `H⁻¹ = UᵀU`.
+    pub fn least_squares(&self, tx: &Matrix, tokens: usize, w: &Matrix) -> Matrix {
+        let (scale, ridge) = (2.0 / tokens.max(1) as f32, self.damping * self.mean);
+        let mut b = tx.clone();
+        b.data.par_iter_mut().zip(&w.data).for_each(|(b, w)| *b = scale * *b + ridge * w);
+        matmul(matmul_nt(b.view(), self.u.view()).view(), self.u.view())
     }
 }
 
@@ -135,7 +171,6 @@ impl CholeskyFactor {
     /// `B A⁻¹` for the rows of `B: [n, d]` (`A` is symmetric, so each row x is
     /// the solution of `A xᵀ = bᵀ`).
     pub fn solve_rows(&self, b: View) -> Matrix {
-        use rayon::prelude::*;
         let mut x = b.to_matrix();
         let l = MatRef::from_column_major_slice(&self.l, self.d, self.d);
         let rows = super::panel(x.rows);
@@ -151,7 +186,6 @@ impl CholeskyFactor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{matmul, matmul_nt};
     use super::*;
 
     fn gram(tokens: usize, d: usize) -> Gram {

@@ -1,13 +1,17 @@
 //! Pruning methods. A local method sees one linear and its inputs'
 //! statistics; SparseLLM sees a whole feed-forward network.
 
+pub mod admm;
 pub mod magnitude;
 pub mod pattern;
+pub mod refit;
+pub mod solver;
 pub mod sparsegpt;
 pub mod sparsellm;
 pub mod wanda;
 
-pub use pattern::Pattern;
+pub use pattern::{Pattern, Scope};
+pub use solver::{Options, Problem, Solver};
 
 use std::str::FromStr;
 
@@ -23,12 +27,20 @@ pub enum Method {
     SparseGpt,
     /// Global pruning of the feed-forward network (Bai et al., NeurIPS 2024).
     SparseLlm,
+    /// SparseLLM with what was found to better it (docs/results.md).
+    #[serde(rename = "sparsellm-plus")]
+    SparseLlmPlus,
 }
 
 impl Method {
     /// Every method, simplest first.
-    pub const ALL: [Method; 4] =
-        [Method::Magnitude, Method::Wanda, Method::SparseGpt, Method::SparseLlm];
+    pub const ALL: [Method; 5] = [
+        Method::Magnitude,
+        Method::Wanda,
+        Method::SparseGpt,
+        Method::SparseLlm,
+        Method::SparseLlmPlus,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -37,7 +49,18 @@ impl Method {
             Method::Wanda => "wanda",
             Method::SparseGpt => "sparsegpt",
             Method::SparseLlm => "sparsellm",
+            Method::SparseLlmPlus => "sparsellm-plus",
         }
+    }
+
+    /// Whether it prunes feed-forward networks as a whole.
+    pub fn is_global(self) -> bool {
+        matches!(self, Method::SparseLlm | Method::SparseLlmPlus)
+    }
+
+    /// Whether it only removes weights, and moves none.
+    pub fn only_removes(self) -> bool {
+        matches!(self, Method::Magnitude | Method::Wanda)
     }
 }
 
@@ -46,7 +69,8 @@ impl FromStr for Method {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Method::ALL.into_iter().find(|m| m.name() == text).ok_or_else(|| {
-            format!("unknown method {text:?}; choose magnitude, wanda, sparsegpt or sparsellm")
+            let names = Method::ALL.map(Method::name).join(", ");
+            format!("unknown method {text:?}; choose one of {names}")
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Result, usage};
 use crate::linalg::Matrix;
+use rayon::prelude::*;
 use std::{fmt, str::FromStr};
 
 /// A sparsity pattern.
@@ -102,6 +103,83 @@ pub fn prune_groups(row: &mut [f32], scores: &[f32], zeros: usize, of: usize) {
         for i in smallest(s, zeros) {
             w[i as usize] = 0.0;
         }
+    }
+}
+
+/// Among which weights a mask is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The columns of one block of the sweep (the authors').
+    Block,
+    /// Each output row.
+    Row,
+    /// The whole matrix.
+    Matrix,
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "block" => Ok(Scope::Block),
+            "row" => Ok(Scope::Row),
+            "matrix" => Ok(Scope::Matrix),
+            _ => Err(format!("unknown mask scope {text:?}; choose block, row or matrix")),
+        }
+    }
+}
+
+/// How a mask is chosen from scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// How much goes.
+    pub pattern: Pattern,
+    /// Among which weights.
+    pub scope: Scope,
+    /// What an output row's error is worth, relative to the others': its scores
+    /// are multiplied by it. `None`: all the same.
+    pub row_weights: Option<&'a [f32]>,
+}
+
+impl Selection<'_> {
+    /// Marks the lowest `scores` (rows of `cols`): as many as the pattern
+    /// wants, or a `share` of them, for a mask that grows. An N:M mask at a
+    /// part of its size takes the lowest of those that will go.
+    pub fn mask(&self, mut scores: Vec<f32>, cols: usize, share: f64) -> Vec<bool> {
+        if let Some(weights) = self.row_weights {
+            scores.par_chunks_mut(cols.max(1)).zip(weights).for_each(|(scores, weight)| {
+                scores.iter_mut().for_each(|s| *s *= weight);
+            });
+        }
+        let mut gone = vec![false; scores.len()];
+        let mark = |gone: &mut [bool], scores: &[f32], k| {
+            smallest(scores, k).into_iter().for_each(|i| gone[i as usize] = true);
+        };
+        match (self.pattern, self.scope) {
+            (Pattern::Unstructured(rho), Scope::Row) => {
+                let k = count(rho * share, cols);
+                let rows = gone.par_chunks_mut(cols.max(1)).zip(scores.par_chunks(cols.max(1)));
+                rows.for_each(|(gone, scores)| mark(gone, scores, k));
+            }
+            (Pattern::Unstructured(rho), Scope::Block | Scope::Matrix) => {
+                let k = count(rho * share, scores.len());
+                mark(&mut gone, &scores, k);
+            }
+            (Pattern::NofM { zeros, of }, _) => {
+                let groups = gone.par_chunks_mut(of).zip(scores.par_chunks(of));
+                groups.for_each(|(gone, scores)| mark(gone, scores, zeros));
+                if share < 1.0 {
+                    let kept = scores.iter_mut().zip(&gone).filter(|(_, gone)| !**gone);
+                    kept.for_each(|(s, _)| *s = f32::INFINITY);
+                    let k = count(self.pattern.sparsity() * share, scores.len());
+                    gone.fill(false);
+                    mark(&mut gone, &scores, k);
+                }
+            }
+        }
+        gone
     }
 }
 

@@ -2,7 +2,7 @@
 //! Be Accurately Pruned in One-Shot*, ICML 2023). Every second-order method
 //! calls it. It knows nothing of models.
 
-use super::pattern::{Pattern, count, smallest};
+use super::pattern::{Pattern, Scope, Selection, smallest};
 use crate::linalg::{InverseFactor, Matrix, View, sub_matmul_right_of, vectorized};
 use rayon::prelude::*;
 
@@ -20,25 +20,37 @@ pub struct Sweep {
 /// `factor` holds `U` with `H⁻¹ = UᵀU`. Columns are taken in order; where a
 /// weight w becomes q, `err = (w − q)/U_jj`, and the columns to its right lose
 /// `err·U_j,j:` (within the block at once, beyond it in one product after the
-/// block). In each block the ⌊ρ·numel⌋ weights of lowest `w²/U_jj²` go; for
+/// block). In each block (or of each row, or of the matrix, as `selection` has
+/// it) the ⌊ρ·numel⌋ weights of lowest `w²/U_jj²` go; for
 /// N:M the choice is per row and group, at the group's first column, from the
 /// weights as updated so far.
-pub fn prune(w: &mut Matrix, factor: &InverseFactor, pattern: Pattern, sweep: Sweep) {
+pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, sweep: Sweep) {
     let (d_out, d_in) = (w.rows, w.cols);
     if d_out == 0 || d_in == 0 {
         return;
     }
     let grid = sweep.bits.map(|bits| Grid::of(w, bits));
-    for row in w.data.chunks_exact_mut(d_in) {
-        row.iter_mut().zip(&factor.dead).filter(|(_, dead)| **dead).for_each(|(v, _)| *v = 0.0);
-    }
+    factor.kill(w);
     let u = &factor.u;
+    let pattern = selection.pattern;
+    // Beyond a block's scope, all columns' masks are chosen before the sweep.
+    let chosen = match (pattern, selection.scope) {
+        (Pattern::Unstructured(_), Scope::Row | Scope::Matrix) => {
+            Some(selection.mask(scores(w, u, 0..d_in), d_in, 1.0))
+        }
+        _ => None,
+    };
     for start in (0..d_in).step_by(sweep.block_size.max(1)) {
         let columns = start..(start + sweep.block_size.max(1)).min(d_in);
         let n = columns.len();
-        let masked = match pattern {
-            Pattern::Unstructured(rho) => block_mask(w, u, columns.clone(), rho),
-            Pattern::NofM { .. } => vec![false; d_out * n],
+        let masked = match (pattern, &chosen) {
+            (_, Some(chosen)) => {
+                chosen.chunks_exact(d_in).flat_map(|row| &row[columns.clone()]).copied().collect()
+            }
+            (Pattern::Unstructured(_), None) => {
+                selection.mask(scores(w, u, columns.clone()), n, 1.0)
+            }
+            (Pattern::NofM { .. }, None) => vec![false; d_out * n],
         };
         let block = Block { u, start, n, pattern };
         let mut errors = Matrix::zeros(d_out, n);
@@ -60,20 +72,16 @@ pub fn prune(w: &mut Matrix, factor: &InverseFactor, pattern: Pattern, sweep: Sw
     }
 }
 
-/// The weights of a block that go: the ⌊ρ·numel⌋ lowest `w²/U_jj²`.
-fn block_mask(w: &Matrix, u: &Matrix, columns: std::ops::Range<usize>, rho: f64) -> Vec<bool> {
+/// The square roots of `w²/U_jj²`, for the weights of some columns.
+fn scores(w: &Matrix, u: &Matrix, columns: std::ops::Range<usize>) -> Vec<f32> {
     let n = columns.len();
     let mut scores = vec![0.0; w.rows * n];
     scores.par_chunks_exact_mut(n).enumerate().for_each(|(i, scores)| {
         for (score, j) in scores.iter_mut().zip(columns.clone()) {
-            *score = (w.row(i)[j] / u.row(j)[j]).abs(); // the order of w²/U_jj², without underflow
+            *score = (w.row(i)[j] / u.row(j)[j]).abs(); // no squares: they could underflow
         }
     });
-    let mut mask = vec![false; scores.len()];
-    for i in smallest(&scores, count(rho, scores.len())) {
-        mask[i as usize] = true;
-    }
-    mask
+    scores
 }
 
 /// One block of columns, for all rows.

@@ -16,6 +16,7 @@
 //! Tokens are streamed in chunks: every sum the weights need is a sum over
 //! tokens, so only z (and s) persist between epochs, and a never does.
 
+mod passes;
 mod relu;
 mod swiglu;
 
@@ -24,12 +25,12 @@ pub use swiglu::SwiGlu;
 
 use super::{
     Pattern,
-    sparsegpt::{self, Sweep},
+    solver::{Options, Problem},
 };
 use crate::error::{Result, invalid};
-use crate::linalg::{CholeskyFactor, Gram, InverseFactor, Matrix, View, add_matmul_tn, matmul_nt};
+use crate::linalg::{CholeskyFactor, Matrix};
 use crate::model::{Activation, FeedForward, Linear};
-use rayon::prelude::*;
+use passes::{Pass, Start};
 
 /// Relative damping λ/mean(diag G) of the least-squares problems.
 const LEAST_SQUARES_DAMPING: f32 = 1e-4;
@@ -39,10 +40,17 @@ const LEAST_SQUARES_DAMPING: f32 = 1e-4;
 pub struct Settings {
     /// Which weights go.
     pub pattern: Pattern,
-    /// The OBS sweep's settings.
-    pub sweep: Sweep,
-    /// The OBS solver's relative damping.
-    pub damping: f32,
+    /// How each linear is pruned.
+    pub solver: Options,
+    /// Solve the last linear again on the activations that the pruned first
+    /// linears really produce.
+    pub sequential_refit: bool,
+    /// How far the target moves from this layer's dense output to the
+    /// reference, from 0 to 1.
+    pub target: f32,
+    /// How much what a neuron is worth to the network's output weighs in the
+    /// first linears' masks: see [`passes::neuron_weights`]. 0: not at all.
+    pub neuron_weights: f32,
     /// Penalty α of the linear constraints.
     pub alpha: f32,
     /// Penalty β of the activation constraint.
@@ -68,6 +76,9 @@ pub struct Outcome {
 pub trait Updates: Sync {
     /// `φ(z[, s])`, into `a`.
     fn phi(&self, pre: &[&[f32]], a: &mut [f32]);
+
+    /// The derivatives of φ by z (and s), at `pre`.
+    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]);
 
     /// Moves z (and s) to lower the objective, given `a` and the first linears'
     /// outputs `pre` (m, and g).
@@ -95,6 +106,7 @@ pub fn check(ffn: &FeedForward) -> Result<()> {
 pub fn prune(
     ffn: &mut FeedForward,
     x: &Matrix,
+    reference: Option<Matrix>,
     settings: &Settings,
     observe: impl FnMut(usize, f64),
 ) -> Result<Outcome> {
@@ -102,31 +114,17 @@ pub fn prune(
     let (alpha, beta) = (settings.alpha, settings.beta);
     match ffn {
         FeedForward::Mlp { fc1, fc2, .. } => {
-            alternate(&Relu { alpha, beta }, &mut [fc1], fc2, x, settings, observe)
+            alternate(&Relu { alpha, beta }, &mut [fc1], fc2, x, reference, settings, observe)
         }
-        FeedForward::SwiGlu { gate, up, down } => {
-            alternate(&SwiGlu { alpha, beta }, &mut [up, gate], down, x, settings, observe)
-        }
-    }
-}
-
-/// Sums over tokens that give the next epoch's weights.
-struct Sums {
-    /// `aᵀa`.
-    aa: Gram,
-    /// `(Y − b₂)ᵀ a: [d, d_ff]`.
-    ya: Matrix,
-    /// `(z − b₁)ᵀ X: [d_ff, d]` per first linear.
-    zx: Vec<Matrix>,
-}
-
-impl Sums {
-    /// Empties the sums, in place.
-    fn clear(&mut self, d: usize, d_ff: usize, first: usize) {
-        self.aa.clear();
-        (self.ya, self.zx) = (Matrix::zeros(0, 0), Vec::new());
-        self.ya = Matrix::zeros(d, d_ff);
-        self.zx = (0..first).map(|_| Matrix::zeros(d_ff, d)).collect();
+        FeedForward::SwiGlu { gate, up, down } => alternate(
+            &SwiGlu { alpha, beta },
+            &mut [up, gate],
+            down,
+            x,
+            reference,
+            settings,
+            observe,
+        ),
     }
 }
 
@@ -136,39 +134,50 @@ fn alternate(
     first: &mut [&mut Linear],
     last: &mut Linear,
     x: &Matrix,
+    reference: Option<Matrix>,
     settings: &Settings,
     mut observe: impl FnMut(usize, f64),
 ) -> Result<Outcome> {
     let not_finite = "the calibration activations are not finite or all zero";
-    let start = Start::new(updates, first, last, x, settings.chunk);
-    let Start { mut state, target, norm, xx, aa } = start;
+    let start = Start::new(updates, first, last, x, reference, settings);
+    let Start { mut state, target, norm, xx, mut sums, neuron_weights } = start;
     // X does not change: one factor serves every first linear and every epoch.
-    let Some(obs_x) = InverseFactor::new(&xx, settings.damping) else {
+    let Some(problem_x) = Problem::new(&xx, settings.solver) else {
         return invalid!("sparsellm: {not_finite}");
     };
     let least_squares_x = (settings.epochs > 1)
         .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING))
         .flatten();
     drop(xx);
-    let mut sums = Sums { aa, ya: Matrix::zeros(0, 0), zx: Vec::new() };
+    let dense_last = settings.sequential_refit.then(|| last.weight.clone());
     let mut errors = Vec::new();
     let mut best: Option<(usize, f64, Vec<Matrix>, Matrix)> = None;
     for epoch in 1..=settings.epochs.max(1) {
         if epoch > 1 {
-            // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹,  W̄₂ = (Y − b₂)ᵀa (aᵀa + λI)⁻¹
-            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
-            let (Some(factor_x), Some(factor_a)) = (&least_squares_x, factor_a) else { break };
+            // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹
+            let Some(factor_x) = &least_squares_x else { break };
             for (linear, zx) in first.iter_mut().zip(&sums.zx) {
                 linear.weight = factor_x.solve_rows(zx.view());
             }
-            last.weight = factor_a.solve_rows(sums.ya.view());
         }
-        let Some(obs_a) = InverseFactor::new(&sums.aa, settings.damping) else { break };
-        for linear in first.iter_mut() {
-            sparsegpt::prune(&mut linear.weight, &obs_x, settings.pattern, settings.sweep);
+        for (linear, weights) in first.iter_mut().zip(&neuron_weights) {
+            problem_x.prune(&mut linear.weight, settings.pattern, weights.as_deref());
         }
-        sparsegpt::prune(&mut last.weight, &obs_a, settings.pattern, settings.sweep);
-        drop(obs_a);
+        if settings.sequential_refit {
+            Pass { updates, first, last, x, target: &target, settings }.activations(&mut sums);
+        } else if epoch > 1 {
+            // W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹
+            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
+            let Some(factor_a) = factor_a else { break };
+            last.weight = factor_a.solve_rows(sums.ta.view());
+        }
+        let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else { break };
+        if let Some(dense) = &dense_last {
+            // W̄₂ likewise, a being what the pruned first linears really give.
+            last.weight = problem_a.factor.least_squares(&sums.ta, x.rows, dense);
+        }
+        problem_a.prune(&mut last.weight, settings.pattern, None);
+        drop(problem_a);
         let finite = |w: &Matrix| w.data.iter().all(|v| v.is_finite());
         if !(finite(&last.weight) && first.iter().all(|l| finite(&l.weight))) {
             break;
@@ -192,195 +201,4 @@ fn alternate(
     }
     last.weight = last_weight;
     Ok(Outcome { errors, kept_epoch })
-}
-
-/// Everything at its dense value.
-struct Start {
-    /// z (and s), `[tokens, d_ff]` each.
-    state: Vec<Matrix>,
-    /// `Y − b₂`, `[tokens, d]`.
-    target: Matrix,
-    /// `‖Y‖²`.
-    norm: f64,
-    xx: Gram,
-    aa: Gram,
-}
-
-impl Start {
-    fn new(
-        updates: &impl Updates,
-        first: &[&mut Linear],
-        last: &Linear,
-        x: &Matrix,
-        chunk: usize,
-    ) -> Start {
-        let (d, d_ff) = (last.weight.rows, last.weight.cols);
-        let mut start = Start {
-            state: first.iter().map(|_| Matrix::zeros(x.rows, d_ff)).collect(),
-            target: Matrix::zeros(x.rows, d),
-            norm: 0.0,
-            xx: Gram::new(x.cols),
-            aa: Gram::new(d_ff),
-        };
-        for rows in chunks(x.rows, chunk) {
-            let x = x.rows(rows.clone());
-            let pre: Vec<Matrix> = first.iter().map(|l| l.forward(x)).collect();
-            let a = phi(updates, &pre);
-            let y = matmul_nt(a.view(), last.weight.view());
-            start.xx.add(x);
-            start.aa.add(a.view());
-            for (state, pre) in start.state.iter_mut().zip(&pre) {
-                part(state, &rows).copy_from_slice(&pre.data);
-            }
-            start.norm += y
-                .data
-                .chunks_exact(d)
-                .map(|row| match &last.bias {
-                    Some(bias) => squares(row.iter().zip(bias).map(|(y, b)| y + b)),
-                    None => squares(row.iter().copied()),
-                })
-                .sum::<f64>();
-            part(&mut start.target, &rows).copy_from_slice(&y.data);
-        }
-        start.norm = start.norm.max(f64::MIN_POSITIVE);
-        start
-    }
-}
-
-/// One pass over the tokens with an epoch's sparse weights.
-struct Pass<'a, 'b, U> {
-    updates: &'a U,
-    first: &'a [&'b mut Linear],
-    last: &'a Linear,
-    x: &'a Matrix,
-    target: &'a Matrix,
-    settings: &'a Settings,
-}
-
-impl<U: Updates> Pass<'_, '_, U> {
-    /// Returns `‖Y − FFN_sparse(X)‖²`; with `sums`, also makes a, moves z (and
-    /// s), and gathers what the next epoch's weights need.
-    fn run(&self, state: &mut [Matrix], mut sums: Option<&mut Sums>) -> f64 {
-        let (d, d_ff) = (self.last.weight.rows, self.last.weight.cols);
-        let mut error = 0.0;
-        let solver = sums.as_deref_mut().and_then(|sums| {
-            sums.clear(d, d_ff, self.first.len());
-            a_solver(&self.last.weight, self.settings.beta / self.settings.alpha)
-        });
-        for rows in chunks(self.x.rows, self.settings.chunk) {
-            let x = self.x.rows(rows.clone());
-            let y = self.target.rows(rows.clone());
-            let pre: Vec<Matrix> = self.first.iter().map(|l| l.forward(x)).collect();
-            let out = matmul_nt(phi(self.updates, &pre).view(), self.last.weight.view());
-            error += difference(y, &out);
-            let (Some(sums), Some(solver)) = (sums.as_deref_mut(), &solver) else { continue };
-            let a = self.update_a(&rows, state, y, solver);
-            self.update_state(&rows, state, &a, &pre);
-            sums.aa.add(a.view());
-            add_matmul_tn(&mut sums.ya, 1.0, y, a.view());
-            for ((linear, state), zx) in self.first.iter().zip(state.iter()).zip(&mut sums.zx) {
-                let z = state.rows(rows.clone());
-                match &linear.bias {
-                    None => add_matmul_tn(zx, 1.0, z, x),
-                    Some(bias) => {
-                        let mut z = z.to_matrix();
-                        for row in z.data.chunks_exact_mut(d_ff) {
-                            row.iter_mut().zip(bias).for_each(|(z, b)| *z -= b);
-                        }
-                        add_matmul_tn(zx, 1.0, z.view(), x);
-                    }
-                }
-            }
-        }
-        error
-    }
-
-    /// `a = φ + (y − b₂ − φ W₂ᵀ) (W₂W₂ᵀ + (β/α) I)⁻¹ W₂`, with φ of the current
-    /// z (and s). `solver` is `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`.
-    fn update_a(
-        &self,
-        rows: &std::ops::Range<usize>,
-        state: &[Matrix],
-        y: View,
-        solver: &Matrix,
-    ) -> Matrix {
-        let current: Vec<View> = state.iter().map(|s| s.rows(rows.clone())).collect();
-        let mut a = phi_of(self.updates, &current);
-        let mut residual = matmul_nt(a.view(), self.last.weight.view());
-        residual.data.par_iter_mut().zip(y.data).for_each(|(r, y)| *r = y - *r);
-        let step = matmul_nt(residual.view(), solver.view());
-        a.data.par_iter_mut().zip(&step.data).for_each(|(a, s)| *a += s);
-        a
-    }
-
-    fn update_state(
-        &self,
-        rows: &std::ops::Range<usize>,
-        state: &mut [Matrix],
-        a: &Matrix,
-        pre: &[Matrix],
-    ) {
-        let d_ff = a.cols;
-        let update = |t: usize, state: &mut [&mut [f32]]| {
-            let pre: Vec<&[f32]> = pre.iter().map(|p| p.row(t)).collect();
-            self.updates.update(a.row(t), &pre, state);
-        };
-        match state {
-            [z] => part(z, rows)
-                .par_chunks_exact_mut(d_ff)
-                .enumerate()
-                .for_each(|(t, z)| update(t, &mut [z])),
-            [z, s] => part(z, rows)
-                .par_chunks_exact_mut(d_ff)
-                .zip(part(s, rows).par_chunks_exact_mut(d_ff))
-                .enumerate()
-                .for_each(|(t, (z, s))| update(t, &mut [z, s])),
-            _ => {}
-        }
-    }
-}
-
-/// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d
-/// factor does what a d_ff×d_ff one would.
-fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
-    let mut k = matmul_nt(w2.view(), w2.view());
-    k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
-    Some(CholeskyFactor::new(&k)?.solve_rows(w2.transposed().view()))
-}
-
-/// `φ` of whole matrices.
-fn phi(updates: &impl Updates, pre: &[Matrix]) -> Matrix {
-    phi_of(updates, &pre.iter().map(Matrix::view).collect::<Vec<_>>())
-}
-
-fn phi_of(updates: &impl Updates, pre: &[View]) -> Matrix {
-    let mut a = Matrix::zeros(pre[0].rows, pre[0].cols);
-    a.data.par_chunks_exact_mut(pre[0].cols).enumerate().for_each(|(t, a)| {
-        let rows: Vec<&[f32]> = pre.iter().map(|p| p.row(t)).collect();
-        updates.phi(&rows, a);
-    });
-    a
-}
-
-/// The ranges of at most `size` that make up `0..n`.
-fn chunks(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let size = size.max(1);
-    (0..n).step_by(size).map(move |start| start..(start + size).min(n))
-}
-
-fn part<'a>(m: &'a mut Matrix, rows: &std::ops::Range<usize>) -> &'a mut [f32] {
-    &mut m.data[rows.start * m.cols..rows.end * m.cols]
-}
-
-fn squares(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|v| f64::from(v) * f64::from(v)).sum()
-}
-
-/// `‖A − B‖²`.
-fn difference(a: View, b: &Matrix) -> f64 {
-    a.data
-        .chunks(1 << 14)
-        .zip(b.data.chunks(1 << 14))
-        .map(|(a, b)| squares(a.iter().zip(b).map(|(a, b)| a - b)))
-        .sum()
 }

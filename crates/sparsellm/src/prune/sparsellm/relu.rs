@@ -40,6 +40,10 @@ impl Updates for Relu {
         a.iter_mut().zip(pre[0]).for_each(|(a, z)| *a = relu(*z));
     }
 
+    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]) {
+        slopes[0].iter_mut().zip(pre[0]).for_each(|(d, z)| *d = f32::from(*z > 0.0));
+    }
+
     fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]) {
         let [z] = state else { return };
         vectorized(

@@ -100,6 +100,20 @@ impl Updates for SwiGlu {
         );
     }
 
+    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]) {
+        let [dz, ds] = slopes else { return };
+        vectorized(
+            #[inline(always)]
+            || {
+                let slopes = dz.iter_mut().zip(ds.iter_mut());
+                for ((dz, ds), (z, s)) in slopes.zip(pre[0].iter().zip(pre[1])) {
+                    let (silu, slope) = silu_grad(*s);
+                    (*dz, *ds) = (silu, slope * z);
+                }
+            },
+        );
+    }
+
     fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]) {
         let [z, s] = state else { return };
         vectorized(

@@ -1,93 +1,17 @@
-//! The sentence: load one decoder layer, run it on the calibration hidden
-//! states, prune its linears, run it again pruned, write it, next layer.
+//! One decoder layer's linears pruned: inputs captured group by group, each
+//! group handed to its method, what comes of it reported.
 
-use crate::checkpoint::Writer;
-use crate::error::{Error, Result, invalid, usage};
+use super::{CHUNK, chunks, for_each_chunk};
+use crate::error::{Error, Result, invalid};
 use crate::event::Event;
-use crate::linalg::{Gram, InverseFactor, Matrix, View, dot, matmul_nt};
+use crate::linalg::{Gram, Matrix, View, dot, matmul_nt};
 use crate::model::{DecoderLayer, FeedForward, Group, Model};
 use crate::prune::pattern::measured_sparsity;
-use crate::prune::{Method, magnitude, sparsegpt, sparsellm, wanda};
+use crate::prune::{Method, magnitude, solver::Problem, sparsellm, wanda};
 use crate::report::{LayerReport, LinearReport};
 use crate::settings::Settings;
-use crate::text::Segments;
 use rayon::prelude::*;
 use std::{collections::BTreeMap, time::Instant};
-
-/// Tokens that go through a layer together.
-const CHUNK: usize = 2048;
-
-/// Prunes `model` on the calibration `segments`, layer by layer, and writes the
-/// pruned linears. Magnitude pruning needs no segments.
-///
-/// # Errors
-/// Where weights cannot be read or written, or are not finite.
-pub fn prune(
-    model: &Model,
-    segments: Option<&Segments>,
-    settings: &Settings,
-    writer: &mut Writer,
-    observe: &mut dyn FnMut(Event),
-) -> Result<Vec<LayerReport>> {
-    settings.check(model)?;
-    let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
-    let (mut hidden, seq_len) = match segments {
-        _ if settings.method == Method::Magnitude => (Matrix::zeros(0, model.shape().hidden), 1),
-        Some(s) => (model.embed(&s.tokens, s.seq_len)?, s.seq_len),
-        None => return usage!("{} needs calibration text", settings.method.name()),
-    };
-    let mut reports = Vec::new();
-    for index in 0..range.end {
-        if !range.contains(&index) {
-            if hidden.rows > 0 {
-                let layer = model.layer(index)?;
-                for_each_chunk(&mut hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
-            }
-            continue;
-        }
-        observe(Event::Layer { index, done: reports.len(), of: range.len() });
-        let layer = model.layer(index)?;
-        if settings.method == Method::SparseLlm {
-            sparsellm::check(&layer.ffn)?;
-        }
-        let prefix = model.family.layer_prefix(index);
-        let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
-        let report = work.prune(&hidden)?;
-        for linear in work.layer.all_linears() {
-            writer.write(&format!("{}{}.weight", work.prefix, linear.name), &linear.weight.data)?;
-        }
-        if index + 1 < range.end {
-            let layer = &work.layer;
-            for_each_chunk(&mut hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
-        }
-        observe(Event::LayerDone { report: &report });
-        reports.push(report);
-    }
-    Ok(reports)
-}
-
-/// Values of `hidden` in whole segments of about [`CHUNK`] tokens.
-fn chunk_values(hidden: &Matrix, seq_len: usize) -> usize {
-    ((CHUNK / seq_len.max(1)).max(1) * seq_len * hidden.cols).max(1)
-}
-
-/// Copies of whole segments of `hidden`, a few at a time.
-fn chunks(hidden: &Matrix, seq_len: usize) -> impl Iterator<Item = Matrix> {
-    let cols = hidden.cols;
-    let parts = hidden.data.chunks(chunk_values(hidden, seq_len));
-    parts.map(move |part| Matrix::new(part.len() / cols, cols, part.to_vec()))
-}
-
-/// Runs `f` on whole segments of `hidden`, a few at a time, and keeps what it
-/// makes of them.
-pub fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut f: impl FnMut(&mut Matrix)) {
-    let (cols, values) = (hidden.cols, chunk_values(hidden, seq_len));
-    for part in hidden.data.chunks_mut(values) {
-        let mut chunk = Matrix::new(part.len() / cols, cols, part.to_vec());
-        f(&mut chunk);
-        part.copy_from_slice(&chunk.data);
-    }
-}
 
 /// What a method needs to know of a group's inputs.
 enum Statistics {
@@ -99,11 +23,20 @@ enum Statistics {
 }
 
 impl Statistics {
-    fn new(method: Method, d_in: usize) -> Self {
-        match method {
-            Method::Magnitude => Statistics::Nothing,
-            Method::Wanda => Statistics::SquaredNorms(vec![0.0; d_in]),
-            Method::SparseGpt | Method::SparseLlm => Statistics::Gram(Gram::new(d_in)),
+    fn new(settings: &Settings, d_in: usize) -> Self {
+        match settings.method {
+            Method::Magnitude if settings.refit == 0 => Statistics::Nothing,
+            Method::Wanda if settings.refit == 0 => Statistics::SquaredNorms(vec![0.0; d_in]),
+            _ => Statistics::Gram(Gram::new(d_in)),
+        }
+    }
+
+    /// `‖X_j‖²` per feature; empty where nothing was gathered.
+    fn squared_norms(&self) -> Vec<f32> {
+        match self {
+            Statistics::Nothing => Vec::new(),
+            Statistics::SquaredNorms(norms) => norms.iter().map(|&n| n as f32).collect(),
+            Statistics::Gram(gram) => gram.diagonal(),
         }
     }
 
@@ -121,18 +54,20 @@ impl Statistics {
 }
 
 /// One decoder layer being pruned.
-struct LayerWork<'a> {
-    model: &'a Model,
-    settings: &'a Settings,
-    index: usize,
-    prefix: String,
-    layer: DecoderLayer,
-    seq_len: usize,
-    observe: &'a mut dyn FnMut(Event),
+pub struct LayerWork<'a> {
+    pub model: &'a Model,
+    pub settings: &'a Settings,
+    pub index: usize,
+    pub prefix: String,
+    pub layer: DecoderLayer,
+    pub seq_len: usize,
+    pub observe: &'a mut dyn FnMut(Event),
 }
 
 impl LayerWork<'_> {
-    fn prune(&mut self, hidden: &Matrix) -> Result<LayerReport> {
+    /// Prunes the layer's linears on the hidden states it is given; `dense`
+    /// holds the dense model's hidden states after it.
+    pub fn prune(&mut self, hidden: &Matrix, dense: Option<&Matrix>) -> Result<LayerReport> {
         let mut report = LayerReport {
             index: self.index,
             linears: BTreeMap::new(),
@@ -140,7 +75,7 @@ impl LayerWork<'_> {
             kept_epoch: 0,
         };
         // SparseLLM takes the feed-forward network as a whole.
-        let global = self.settings.method == Method::SparseLlm;
+        let global = self.settings.method.is_global();
         let local = if global { &Group::ALL[..2] } else { &Group::ALL[..] };
         // The global method's X is the dense layer's, unless recaptured.
         let sequential = self.settings.true_sequential;
@@ -153,18 +88,30 @@ impl LayerWork<'_> {
         }
         if global {
             let x = x.take().unwrap_or_else(|| self.ffn_inputs(hidden));
-            self.prune_ffn(&x, &mut report)?;
+            let reference = dense.map(|dense| self.ffn_reference(hidden, dense));
+            self.prune_ffn(&x, reference, &mut report)?;
         }
         Ok(report)
     }
 
+    /// What the feed-forward network would have to give for this layer to end
+    /// in the dense model's hidden states.
+    fn ffn_reference(&self, hidden: &Matrix, dense: &Matrix) -> Matrix {
+        let mut reference = hidden.clone();
+        for_each_chunk(&mut reference, self.seq_len, |h| {
+            self.layer.attend(h, self.seq_len, |_, _| {});
+        });
+        reference.data.par_iter_mut().zip(&dense.data).for_each(|(r, d)| *r = d - *r);
+        reference
+    }
+
     /// Runs the layer as it is now and gathers the inputs of `groups`.
     fn capture(&self, hidden: &Matrix, groups: &[Group]) -> Vec<Statistics> {
-        let method = self.settings.method;
+        let settings = self.settings;
         let width = |g: &Group| self.layer.linears(*g)[0].weight.cols;
         let mut statistics: Vec<_> =
-            groups.iter().map(|g| Statistics::new(method, width(g))).collect();
-        if method == Method::Magnitude {
+            groups.iter().map(|g| Statistics::new(settings, width(g))).collect();
+        if !settings.needs_text() {
             return statistics;
         }
         let attention_only =
@@ -203,24 +150,26 @@ impl LayerWork<'_> {
         report: &mut LayerReport,
     ) -> Result<()> {
         let settings = self.settings;
-        let factor = match &statistics {
-            Statistics::Gram(gram) => Some(self.factor(gram, group)?),
+        let problem = match &statistics {
+            Statistics::Gram(gram) => Some(self.problem(gram, group)?),
             _ => None,
         };
         let started = Instant::now();
+        let norms = statistics.squared_norms();
+        let local = |w: &mut Matrix| match settings.method {
+            Method::Wanda => wanda::prune(w, &norms, settings.pattern),
+            _ => magnitude::prune(w, settings.pattern),
+        };
         let mut done = Vec::new();
         for linear in self.layer.linears_mut(group) {
-            let before = factor.as_ref().map(|_| linear.weight.clone());
+            let before = problem.as_ref().map(|_| linear.weight.clone());
             let w = &mut linear.weight;
-            match (&statistics, &factor) {
-                (Statistics::SquaredNorms(norms), _) => {
-                    let norms: Vec<f32> = norms.iter().map(|&n| n as f32).collect();
-                    wanda::prune(w, &norms, settings.pattern);
+            match &problem {
+                None => local(w),
+                Some(problem) if settings.method.only_removes() => {
+                    problem.prune_by(w, |w, _| local(w))
                 }
-                (Statistics::Gram(_), Some(factor)) => {
-                    sparsegpt::prune(w, factor, settings.pattern, settings.sweep());
-                }
-                _ => magnitude::prune(w, settings.pattern),
+                Some(problem) => problem.prune(w, settings.pattern, None),
             }
             let error = match (&statistics, before) {
                 (Statistics::Gram(gram), Some(before)) => Some(output_error(gram, &before, w)),
@@ -229,32 +178,38 @@ impl LayerWork<'_> {
             done.push((linear.name, error));
         }
         let seconds = started.elapsed().as_secs_f64() / done.len().max(1) as f64;
-        let raised_damping = factor.map(|f| f.damping).filter(|&d| d > settings.damping);
+        let raised_damping = problem.map(|p| p.factor.damping).filter(|&d| d > settings.damping);
         for (name, error) in done {
             self.finish_linear(name, error, seconds, raised_damping, report)?;
         }
         Ok(())
     }
 
-    fn factor(&mut self, gram: &Gram, group: Group) -> Result<InverseFactor> {
+    fn problem(&mut self, gram: &Gram, group: Group) -> Result<Problem> {
         let name = self.layer.linears(group)[0].name;
-        let Some(factor) = InverseFactor::new(gram, self.settings.damping) else {
+        let Some(problem) = Problem::new(gram, self.settings.solver()) else {
             return Err(Error::Invalid(format!(
                 "layer {}: the inputs of {name} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
                 self.index
             )));
         };
+        let factor = &problem.factor;
         if factor.damping > self.settings.damping {
             (self.observe)(Event::Warning(format!(
                 "layer {} {name}: the Hessian is singular; damping raised from {} to {}",
                 self.index, self.settings.damping, factor.damping
             )));
         }
-        Ok(factor)
+        Ok(problem)
     }
 
     /// Prunes the feed-forward network globally.
-    fn prune_ffn(&mut self, x: &Matrix, report: &mut LayerReport) -> Result<()> {
+    fn prune_ffn(
+        &mut self,
+        x: &Matrix,
+        reference: Option<Matrix>,
+        report: &mut LayerReport,
+    ) -> Result<()> {
         let started = Instant::now();
         let s = self.settings;
         let default = match self.layer.ffn {
@@ -263,17 +218,20 @@ impl LayerWork<'_> {
         };
         let settings = sparsellm::Settings {
             pattern: s.pattern,
-            sweep: s.sweep(),
-            damping: s.damping,
+            solver: s.solver(),
+            sequential_refit: s.sequential_refit,
+            target: s.target,
+            neuron_weights: s.neuron_weights,
             alpha: s.alpha.unwrap_or(default),
             beta: s.beta.unwrap_or(default),
             epochs: s.epochs,
             chunk: CHUNK,
         };
         let (index, observe) = (self.index, &mut *self.observe);
-        let outcome = sparsellm::prune(&mut self.layer.ffn, x, &settings, |epoch, error| {
-            observe(Event::Epoch { index, epoch, error });
-        });
+        let outcome =
+            sparsellm::prune(&mut self.layer.ffn, x, reference, &settings, |epoch, error| {
+                observe(Event::Epoch { index, epoch, error });
+            });
         let outcome = match outcome {
             Err(Error::Invalid(what)) => return invalid!("layer {index}: {what}"),
             other => other?,

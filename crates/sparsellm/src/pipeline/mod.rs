@@ -1,0 +1,96 @@
+//! The sentence: load one decoder layer, run it on the calibration hidden
+//! states, prune its linears, run it again pruned, write it, next layer.
+
+mod layer;
+
+use crate::checkpoint::Writer;
+use crate::error::{Result, usage};
+use crate::event::Event;
+use crate::linalg::Matrix;
+use crate::model::{DecoderLayer, Model};
+use crate::prune::sparsellm;
+use crate::report::LayerReport;
+use crate::settings::Settings;
+use crate::text::Segments;
+use layer::LayerWork;
+
+/// Tokens that go through a layer together.
+const CHUNK: usize = 2048;
+
+/// Prunes `model` on the calibration `segments`, layer by layer, and writes the
+/// pruned linears. Magnitude pruning needs no segments.
+///
+/// # Errors
+/// Where weights cannot be read or written, or are not finite.
+pub fn prune(
+    model: &Model,
+    segments: Option<&Segments>,
+    settings: &Settings,
+    writer: &mut Writer,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<LayerReport>> {
+    settings.check(model)?;
+    let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
+    let (mut hidden, seq_len) = match segments {
+        _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),
+        Some(s) => (model.embed(&s.tokens, s.seq_len)?, s.seq_len),
+        None => return usage!("{} needs calibration text", settings.method.name()),
+    };
+    // The dense model's hidden states, where targets lean on them.
+    let mut dense = (settings.target > 0.0).then(|| hidden.clone());
+    let mut reports = Vec::new();
+    for index in 0..range.end {
+        let layer = model.layer(index)?;
+        if let Some(dense) = &mut dense {
+            run(&layer, dense, seq_len);
+        }
+        if !range.contains(&index) {
+            run(&layer, &mut hidden, seq_len);
+            continue;
+        }
+        observe(Event::Layer { index, done: reports.len(), of: range.len() });
+        if settings.method.is_global() {
+            sparsellm::check(&layer.ffn)?;
+        }
+        let prefix = model.family.layer_prefix(index);
+        let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
+        let report = work.prune(&hidden, dense.as_ref())?;
+        for linear in work.layer.all_linears() {
+            writer.write(&format!("{}{}.weight", work.prefix, linear.name), &linear.weight.data)?;
+        }
+        if index + 1 < range.end {
+            run(&work.layer, &mut hidden, seq_len);
+        }
+        observe(Event::LayerDone { report: &report });
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Takes hidden states through a layer.
+fn run(layer: &DecoderLayer, hidden: &mut Matrix, seq_len: usize) {
+    for_each_chunk(hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
+}
+
+/// Values of `hidden` in whole segments of about [`CHUNK`] tokens.
+fn chunk_values(hidden: &Matrix, seq_len: usize) -> usize {
+    ((CHUNK / seq_len.max(1)).max(1) * seq_len * hidden.cols).max(1)
+}
+
+/// Copies of whole segments of `hidden`, a few at a time.
+fn chunks(hidden: &Matrix, seq_len: usize) -> impl Iterator<Item = Matrix> {
+    let cols = hidden.cols;
+    let parts = hidden.data.chunks(chunk_values(hidden, seq_len));
+    parts.map(move |part| Matrix::new(part.len() / cols, cols, part.to_vec()))
+}
+
+/// Runs `f` on whole segments of `hidden`, a few at a time, and keeps what it
+/// makes of them.
+pub fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut f: impl FnMut(&mut Matrix)) {
+    let (cols, values) = (hidden.cols, chunk_values(hidden, seq_len));
+    for part in hidden.data.chunks_mut(values) {
+        let mut chunk = Matrix::new(part.len() / cols, cols, part.to_vec());
+        f(&mut chunk);
+        part.copy_from_slice(&chunk.data);
+    }
+}
