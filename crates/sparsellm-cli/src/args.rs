@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use sparsellm::{
     Error, Method, Pattern, Result,
     prune::{Scope, Solver},
+    settings::OWL,
 };
 use std::{ops::Range, path::PathBuf};
 
@@ -22,7 +23,7 @@ pub struct Args {
 #[derive(Subcommand)]
 pub enum Command {
     /// Prune a model and write the pruned checkpoint
-    Prune(Prune),
+    Prune(Box<Prune>),
     /// Measure a model's perplexity
     Eval(Eval),
     /// Show a model's tensors, their sparsity and their N:M patterns
@@ -125,6 +126,10 @@ pub struct Recipe {
     /// Conjugate-gradient steps of least squares on the kept weights, after any method [default: 0]
     #[arg(long, value_name = "STEPS")]
     pub refit: Option<usize>,
+    /// Each layer's sparsity by its share of outliers (owl, the spread 0.08, or a spread of one's own),
+    /// or the same for all (uniform); N:M is always uniform
+    #[arg(long, value_name = "uniform|owl|F", value_parser = allocation)]
+    pub allocation: Option<f32>,
     /// Solve the last linear again on the pruned first linears' true activations
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub sequential_refit: Option<bool>,
@@ -190,6 +195,14 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a whole number of at least 1 was expected".into()),
         Ok(n) => Ok(n),
+    }
+}
+
+fn allocation(text: &str) -> std::result::Result<f32, String> {
+    match text {
+        "uniform" => Ok(0.0),
+        "owl" => Ok(OWL),
+        number => number.parse().map_err(|_| "uniform, owl or a number was expected".into()),
     }
 }
 

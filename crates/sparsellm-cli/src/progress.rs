@@ -40,6 +40,7 @@ impl Progress {
     /// Shows one of the library's events.
     pub fn event(&mut self, event: &Event) {
         match event {
+            Event::Outliers { done, of } => self.layers("outliers", *done, *of),
             Event::Layer { index, done, of } => {
                 (self.layer, self.of) = (*index, *of);
                 if let Some(bar) = &self.bar {

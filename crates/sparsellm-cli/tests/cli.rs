@@ -253,9 +253,10 @@ fn pruned_with(options: &[&str]) -> (Value, Vec<u8>) {
 
 #[test]
 fn each_part_of_the_recipe_can_be_had_alone_and_left_out_alone() {
-    let parts: [(&[&str], &[&str]); 5] = [
+    let parts: [(&[&str], &[&str]); 6] = [
         (&["--true-sequential"], &["--true-sequential=false"]),
         (&["--solver", "admm"], &["--solver", "obs"]),
+        (&["--allocation", "owl"], &["--allocation", "uniform"]),
         (&["--sequential-refit"], &["--sequential-refit=false"]),
         (&["--target", "0.25"], &["--target", "layer"]),
         (&["--neuron-weights", "0.5"], &["--neuron-weights", "0"]),
@@ -395,6 +396,8 @@ fn bad_settings_are_refused() {
         (&["--solver", "admm", "--mask-scope", "block"], "choose row or matrix"),
         (&["--solver", "admm", "--bits", "4"], "--solver obs"),
         (&["--refit", "10", "--bits", "4"], "--refit 0"),
+        (&["--allocation", "fair"], "uniform, owl or a number"),
+        (&["--allocation", "0.6"], "--allocation must be"),
         (&["--target", "near"], "layer, dense or a number"),
         (&["--target", "1.5"], "--target must be"),
         (&["--target", "dense"], "for the global methods"),

@@ -5,6 +5,13 @@ use crate::report::{LayerReport, LinearReport};
 /// What a run tells its observer.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
+    /// A layer's outliers were counted, to allocate sparsity by.
+    Outliers {
+        /// Layers counted.
+        done: usize,
+        /// Layers to count.
+        of: usize,
+    },
     /// A decoder layer's weights were loaded; `of` layers will be pruned.
     Layer {
         /// The layer.

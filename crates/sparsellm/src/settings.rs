@@ -5,6 +5,9 @@ use crate::model::Model;
 use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt};
 use std::ops::Range;
 
+/// The allocation OWL's authors use.
+pub const OWL: f32 = 0.08;
+
 /// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +38,9 @@ pub struct Settings {
     pub mask_scope: Scope,
     /// Conjugate-gradient steps of masked refit after each prune; 0 for none.
     pub refit: usize,
+    /// How far the layers' sparsities spread by their outliers: OWL's λ; 0 for
+    /// uniform sparsity.
+    pub allocation: f32,
     /// Global methods: solve the last linear again on the pruned first linears'
     /// true activations.
     pub sequential_refit: bool,
@@ -70,6 +76,7 @@ impl Settings {
             solver: Solver::Obs,
             mask_scope: Scope::Block,
             refit: 0,
+            allocation: 0.0,
             sequential_refit: false,
             target: 0.0,
             neuron_weights: 0.0,
@@ -80,6 +87,7 @@ impl Settings {
                 true_sequential: true,
                 solver: Solver::Admm,
                 mask_scope: Scope::Matrix,
+                allocation: OWL,
                 sequential_refit: true,
                 target: 0.25,
                 neuron_weights: 0.5,
@@ -91,7 +99,7 @@ impl Settings {
 
     /// Whether pruning looks at calibration text.
     pub fn needs_text(&self) -> bool {
-        self.method != Method::Magnitude || self.refit > 0
+        self.method != Method::Magnitude || self.refit > 0 || self.allocation > 0.0
     }
 
     /// Fails on settings that no run on `model` can honour, before any work.
@@ -131,6 +139,12 @@ impl Settings {
         if self.solver == Solver::Admm && self.mask_scope == Scope::Block {
             return usage!(
                 "--mask-scope block belongs to the OBS sweep; with --solver admm, choose row or matrix"
+            );
+        }
+        if !(0.0..=0.5).contains(&self.allocation) {
+            return usage!(
+                "--allocation must be uniform (0), owl ({OWL}) or a number up to 0.5, not {}",
+                self.allocation
             );
         }
         if !(0.0..=1.0).contains(&self.target) {

@@ -8,7 +8,7 @@ use sparsellm::{
     linalg::{Matrix, silu},
     model::{Activation, FeedForward, Linear},
     prune::{
-        Options,
+        Options, Scope, Solver,
         pattern::{count, holds},
         sparsegpt::Sweep,
         sparsellm::{Relu, Settings, SwiGlu, Updates, prune},
@@ -52,13 +52,13 @@ fn penalty() -> impl Strategy<Value = f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The kept iterate is never worse than the first epoch's, which is
-    /// SparseGPT's; nothing is ever non-finite; masks are exact.
+    /// The kept iterate is never worse than the first epoch's, which for
+    /// sparsellm is SparseGPT's; nothing is ever non-finite; masks are exact.
     #[test]
     fn the_guard_and_the_masks_hold(
         seed in any::<u32>(), relu in any::<bool>(), alpha in penalty(), beta in penalty(),
         pattern in prop::sample::select(vec!["0.5", "0.8", "2:4", "3:4"]),
-        outliers in any::<bool>(),
+        outliers in any::<bool>(), plus in any::<bool>(),
     ) {
         let mut rng = Mt::new(seed);
         let (d, ff, n) = (16, 32, 150);
@@ -71,12 +71,18 @@ proptest! {
             Ok(rho) => Pattern::Unstructured(rho),
             Err(_) => pattern.parse().unwrap(),
         };
-        let settings = Settings {
+        let mut settings = Settings {
             pattern,
             solver: Options { sweep: Sweep { block_size: 8, bits: None }, ..Options::default() },
-            sequential_refit: false, target: 0.0, neuron_weights: 0.0, alpha, beta, epochs: 3, chunk: 64,
+            sequential_refit: plus, target: if plus { 0.25 } else { 0.0 },
+            neuron_weights: if plus { 0.5 } else { 0.0 }, alpha, beta, epochs: 3, chunk: 64,
         };
-        let outcome = prune(&mut ffn, &x, None, &settings, |_, _| {}).unwrap();
+        if plus {
+            settings.solver.solver = Solver::Admm;
+            settings.solver.scope = Scope::Matrix;
+        }
+        let reference = plus.then(|| random(n, d, &mut rng, 1.0));
+        let outcome = prune(&mut ffn, &x, reference, &settings, |_, _| {}).unwrap();
         let kept = outcome.errors[outcome.kept_epoch - 1];
         prop_assert!(kept.is_finite() && kept <= outcome.errors[0]);
         let linears: Vec<&Linear> = match &ffn {
@@ -88,6 +94,10 @@ proptest! {
             prop_assert!(w.data.iter().all(|v| v.is_finite()));
             match pattern {
                 Pattern::NofM { zeros, of } => prop_assert!(holds(w, zeros, of)),
+                Pattern::Unstructured(rho) if plus => {
+                    let zeros = w.data.iter().filter(|v| **v == 0.0).count();
+                    prop_assert_eq!(zeros, count(rho, w.data.len()));
+                }
                 Pattern::Unstructured(rho) => {
                     // Exactly the target in every block (no column is dead).
                     for start in (0..w.cols).step_by(8) {

@@ -154,8 +154,15 @@ impl CholeskyFactor {
     /// Factors a symmetric matrix. `None` where it is not positive definite,
     /// even with its diagonal raised a little.
     pub fn new(a: &Matrix) -> Option<Self> {
-        let (l, _) = damped_cholesky(|| a.clone(), 0.0, 1.0)?;
-        Some(CholeskyFactor { l, d: a.rows })
+        Self::of(|| a.clone())
+    }
+
+    /// Factors the symmetric matrix that `a` makes: it is made anew for each
+    /// attempt, so that there is never a second copy.
+    pub fn of(a: impl Fn() -> Matrix) -> Option<Self> {
+        let (l, _) = damped_cholesky(a, 0.0, 1.0)?;
+        let d = l.len().isqrt();
+        Some(CholeskyFactor { l, d })
     }
 
     /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
@@ -172,6 +179,19 @@ impl CholeskyFactor {
     /// the solution of `A xᵀ = bᵀ`).
     pub fn solve_rows(&self, b: View) -> Matrix {
         let mut x = b.to_matrix();
+        self.solve_in_place(&mut x);
+        x
+    }
+
+    /// `A⁻¹`.
+    pub fn inverse(&self) -> Matrix {
+        let mut x = Matrix::zeros(self.d, self.d);
+        x.data.iter_mut().step_by(self.d + 1).for_each(|v| *v = 1.0);
+        self.solve_in_place(&mut x);
+        x
+    }
+
+    fn solve_in_place(&self, x: &mut Matrix) {
         let l = MatRef::from_column_major_slice(&self.l, self.d, self.d);
         let rows = super::panel(x.rows);
         x.data.par_chunks_mut((rows * self.d).max(1)).for_each(|rows| {
@@ -180,7 +200,6 @@ impl CholeskyFactor {
             triangular_solve::solve_lower_triangular_in_place(l, rhs.rb_mut(), Par::Seq);
             triangular_solve::solve_upper_triangular_in_place(l.transpose(), rhs, Par::Seq);
         });
-        x
     }
 }
 

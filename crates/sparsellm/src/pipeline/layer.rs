@@ -13,11 +13,25 @@ use crate::settings::Settings;
 use rayon::prelude::*;
 use std::{collections::BTreeMap, time::Instant};
 
+/// `‖X_j‖²` per feature.
+pub struct SquaredNorms(pub Vec<f64>);
+
+impl SquaredNorms {
+    pub fn new(d_in: usize) -> Self {
+        SquaredNorms(vec![0.0; d_in])
+    }
+
+    pub fn add(&mut self, x: View) {
+        for row in x.data.chunks_exact(x.cols.max(1)) {
+            self.0.iter_mut().zip(row).for_each(|(n, &v)| *n += f64::from(v) * f64::from(v));
+        }
+    }
+}
+
 /// What a method needs to know of a group's inputs.
 enum Statistics {
     Nothing,
-    /// `‖X_j‖²` per feature.
-    SquaredNorms(Vec<f64>),
+    SquaredNorms(SquaredNorms),
     /// `XᵀX`.
     Gram(Gram),
 }
@@ -26,7 +40,9 @@ impl Statistics {
     fn new(settings: &Settings, d_in: usize) -> Self {
         match settings.method {
             Method::Magnitude if settings.refit == 0 => Statistics::Nothing,
-            Method::Wanda if settings.refit == 0 => Statistics::SquaredNorms(vec![0.0; d_in]),
+            Method::Wanda if settings.refit == 0 => {
+                Statistics::SquaredNorms(SquaredNorms::new(d_in))
+            }
             _ => Statistics::Gram(Gram::new(d_in)),
         }
     }
@@ -35,7 +51,7 @@ impl Statistics {
     fn squared_norms(&self) -> Vec<f32> {
         match self {
             Statistics::Nothing => Vec::new(),
-            Statistics::SquaredNorms(norms) => norms.iter().map(|&n| n as f32).collect(),
+            Statistics::SquaredNorms(norms) => norms.0.iter().map(|&n| n as f32).collect(),
             Statistics::Gram(gram) => gram.diagonal(),
         }
     }
@@ -43,11 +59,7 @@ impl Statistics {
     fn add(&mut self, x: View) {
         match self {
             Statistics::Nothing => {}
-            Statistics::SquaredNorms(norms) => {
-                for row in x.data.chunks_exact(x.cols) {
-                    norms.iter_mut().zip(row).for_each(|(n, &v)| *n += f64::from(v) * f64::from(v));
-                }
-            }
+            Statistics::SquaredNorms(norms) => norms.add(x),
             Statistics::Gram(gram) => gram.add(x),
         }
     }

@@ -1,6 +1,7 @@
 //! The sentence: load one decoder layer, run it on the calibration hidden
 //! states, prune its linears, run it again pruned, write it, next layer.
 
+mod allocation;
 mod layer;
 
 use crate::checkpoint::Writer;
@@ -12,6 +13,7 @@ use crate::prune::sparsellm;
 use crate::report::LayerReport;
 use crate::settings::Settings;
 use crate::text::Segments;
+use allocation::allocate;
 use layer::LayerWork;
 
 /// Tokens that go through a layer together.
@@ -38,6 +40,7 @@ pub fn prune(
     };
     // The dense model's hidden states, where targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
+    let patterns = allocate(model, &hidden, seq_len, settings, &range, observe)?;
     let mut reports = Vec::new();
     for index in 0..range.end {
         let layer = model.layer(index)?;
@@ -53,6 +56,8 @@ pub fn prune(
             sparsellm::check(&layer.ffn)?;
         }
         let prefix = model.family.layer_prefix(index);
+        let pattern = patterns[index - range.start];
+        let settings = &Settings { pattern, ..settings.clone() };
         let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
         let report = work.prune(&hidden, dense.as_ref())?;
         for linear in work.layer.all_linears() {

@@ -28,14 +28,15 @@ impl Factor {
     pub fn new(h: &Matrix) -> Option<Factor> {
         let d = h.rows;
         let norms: Vec<f32> = (0..d).map(|j| h.row(j)[j].sqrt()).collect();
-        let mut k = h.clone();
-        k.data.par_chunks_mut(d.max(1)).enumerate().for_each(|(i, row)| {
-            row.iter_mut().zip(&norms).for_each(|(v, n)| *v /= n * norms[i]);
-            row[i] += RHO;
-        });
-        let mut identity = Matrix::zeros(d, d);
-        identity.data.iter_mut().step_by(d + 1).for_each(|v| *v = 1.0);
-        let inverse = CholeskyFactor::new(&k)?.solve_rows(identity.view());
+        let normalised = || {
+            let mut k = h.clone();
+            k.data.par_chunks_mut(d.max(1)).enumerate().for_each(|(i, row)| {
+                row.iter_mut().zip(&norms).for_each(|(v, n)| *v /= n * norms[i]);
+                row[i] += RHO;
+            });
+            k
+        };
+        let inverse = CholeskyFactor::of(normalised)?.inverse();
         Some(Factor { norms, inverse })
     }
 }
