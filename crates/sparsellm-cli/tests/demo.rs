@@ -5,11 +5,10 @@ mod common;
 
 use common::json;
 
-/// On both embedded models each method beats the simpler one (of which
-/// magnitude and Wanda are level at 50 %).
+/// On both embedded models each method beats the simpler one.
 #[test]
 fn the_methods_come_in_their_order() {
-    for (sparsity, seed, distinct) in [("0.5", "2", 4), ("0.7", "0", 5), ("0.8", "1", 5)] {
+    for (sparsity, seed) in [("0.7", "0"), ("0.8", "1")] {
         let report = json(&["demo", "--json", "--sparsity", sparsity, "--seed", seed]);
         let results = report["results"].as_array().unwrap();
         assert_eq!(results.len(), 2);
@@ -19,7 +18,7 @@ fn the_methods_come_in_their_order() {
             let methods = ["sparsellm-plus", "sparsellm", "sparsegpt", "wanda", "magnitude"];
             let order = methods.map(perplexity);
             let place = format!("{} at {sparsity}, seed {seed}: {order:?}", model["model"]);
-            assert!(order[..distinct].is_sorted_by(|a, b| a < b), "{place}");
+            assert!(order.is_sorted_by(|a, b| a < b), "{place}");
             assert!(model["dense"].as_f64().unwrap() < order[0], "{place}");
         }
     }

@@ -13,6 +13,11 @@
 //! term `α‖s − X W_gateᵀ‖²`. This file is the loop; `relu.rs` and `swiglu.rs`
 //! are the two sets of updates for φ, z and s.
 //!
+//! As published, W₂ is fitted to the auxiliary a. With the sequential refit it is
+//! fitted to the activations that the pruned W₁ really gives; the target Y may
+//! lean towards a reference, and the masks of W₁ may weigh neurons by their
+//! worth (docs/results.md).
+//!
 //! Tokens are streamed in chunks: every sum the weights need is a sum over
 //! tokens, so only z (and s) persist between epochs, and a never does.
 
@@ -98,7 +103,8 @@ pub fn check(ffn: &FeedForward) -> Result<()> {
 }
 
 /// Prunes a feed-forward network in place on the calibration inputs
-/// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error.
+/// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error. The
+/// target leans on `reference: [tokens, d]`, biases included, where there is one.
 ///
 /// # Errors
 /// Where the network's activation is neither ReLU nor SwiGLU, or the inputs are
