@@ -1,8 +1,19 @@
 //! Running the command as a user does.
 #![allow(clippy::unwrap_used)]
+// Not every test needs all of it.
+#![allow(dead_code)]
 
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+pub fn asset(name: &str) -> String {
+    repository().join("assets").join(name).display().to_string()
+}
 
 pub fn sparsellm(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sparsellm")).args(args).output().unwrap()

@@ -54,7 +54,7 @@ pub struct Settings {
     /// reference, from 0 to 1.
     pub target: f32,
     /// How much what a neuron is worth to the network's output weighs in the
-    /// first linears' masks: see [`passes::neuron_weights`]. 0: not at all.
+    /// first linears' masks: the exponent of its worth. 0: not at all.
     pub neuron_weights: f32,
     /// Penalty α of the linear constraints.
     pub alpha: f32,
