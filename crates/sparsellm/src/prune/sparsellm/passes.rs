@@ -41,6 +41,7 @@ pub struct Start {
     /// `‖Y‖²`.
     pub norm: f64,
     pub xx: Gram,
+    /// Holds `aᵀa`; with the sequential refit nothing yet, as that makes its own.
     pub sums: Sums,
     /// What each row of each first linear is worth, where that is asked for.
     pub neuron_weights: Vec<Option<Vec<f32>>>,
@@ -77,7 +78,9 @@ impl Start {
             let a = phi(updates, &pre);
             let y = matmul_nt(a.view(), last.weight.view());
             start.xx.add(x);
-            start.sums.aa.add(a.view());
+            if !settings.sequential_refit {
+                start.sums.aa.add(a.view());
+            }
             if weigh {
                 add_squared_slopes(updates, &pre, &mut slopes);
             }
