@@ -199,18 +199,18 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
 }
 
 fn allocation(text: &str) -> std::result::Result<f32, String> {
-    match text {
-        "uniform" => Ok(0.0),
-        "owl" => Ok(OWL),
-        number => number.parse().map_err(|_| "uniform, owl or a number was expected".into()),
-    }
+    named_or_number(text, [("uniform", 0.0), ("owl", OWL)])
 }
 
 fn target(text: &str) -> std::result::Result<f32, String> {
-    match text {
-        "layer" => Ok(0.0),
-        "dense" => Ok(1.0),
-        number => number.parse().map_err(|_| "layer, dense or a number was expected".into()),
+    named_or_number(text, [("layer", 0.0), ("dense", 1.0)])
+}
+
+fn named_or_number(text: &str, names: [(&str, f32); 2]) -> std::result::Result<f32, String> {
+    let [(a, _), (b, _)] = names;
+    match names.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(*value),
+        None => text.parse().map_err(|_| format!("{a}, {b} or a number was expected")),
     }
 }
 

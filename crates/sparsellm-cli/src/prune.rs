@@ -4,7 +4,6 @@ use crate::{args, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Model, Result, Settings, Tokenizer, Writer, pipeline,
-    prune::{Scope, Solver},
     report::{LayerReport, PerplexityReport, PruneReport},
     text::{Segments, Source, Use},
 };
@@ -86,12 +85,6 @@ pub fn run(args: &args::Prune) -> Result<()> {
 fn settings(args: &args::Prune) -> Settings {
     let (own, recipe) = (Settings::of(args.method), &args.recipe);
     let solver = recipe.solver.unwrap_or(own.solver);
-    // A solver asked for brings the scope it is published with.
-    let scope = match solver {
-        solver if solver == own.solver => own.mask_scope,
-        Solver::Obs => Scope::Block,
-        Solver::Admm => Scope::Matrix,
-    };
     Settings {
         pattern: args.amount.pattern(),
         layers: args.layers.clone(),
@@ -103,7 +96,8 @@ fn settings(args: &args::Prune) -> Settings {
         bits: args.bits,
         true_sequential: args.true_sequential.unwrap_or(own.true_sequential),
         solver,
-        mask_scope: recipe.mask_scope.unwrap_or(scope),
+        // A solver brings the scope it is published with.
+        mask_scope: recipe.mask_scope.unwrap_or(solver.scope()),
         refit: recipe.refit.unwrap_or(own.refit),
         allocation: recipe.allocation.unwrap_or(own.allocation),
         sequential_refit: recipe.sequential_refit.unwrap_or(own.sequential_refit),

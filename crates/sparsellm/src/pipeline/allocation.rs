@@ -29,12 +29,10 @@ pub fn allocate(
     range: &Range<usize>,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<Pattern>> {
-    let Pattern::Unstructured(rho) = settings.pattern else {
-        return Ok(vec![settings.pattern; range.len()]);
+    let rho = match settings.pattern {
+        Pattern::Unstructured(rho) if settings.allocation > 0.0 => rho,
+        uniform => return Ok(vec![uniform; range.len()]),
     };
-    if settings.allocation == 0.0 {
-        return Ok(vec![settings.pattern; range.len()]);
-    }
     let mut hidden = hidden.clone();
     let mut outliers = Vec::new();
     for index in 0..range.end {

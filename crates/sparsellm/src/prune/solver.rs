@@ -24,6 +24,16 @@ pub enum Solver {
     Admm,
 }
 
+impl Solver {
+    /// The mask scope it is published with.
+    pub fn scope(self) -> Scope {
+        match self {
+            Solver::Obs => Scope::Block,
+            Solver::Admm => Scope::Matrix,
+        }
+    }
+}
+
 /// How the problem is solved.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
