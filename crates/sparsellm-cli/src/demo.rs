@@ -4,8 +4,7 @@
 use crate::{args, print, print_json, prune::overall_sparsity};
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Method, Model, Result, Settings, Tokenizer, Writer, perplexity, pipeline,
-    text::{Segments, Source, Use},
+    Error, Method, Model, Result, Settings, Tokenizer, Writer, perplexity, pipeline, text::Source,
 };
 use std::{path::Path, time::Instant};
 
@@ -46,13 +45,11 @@ pub fn run(args: &args::Demo) -> Result<()> {
         let home = folder.path().join(name);
         unpack(&home, files)?;
         let model = Model::open(&home)?;
-        let read = |file: &str, purpose| {
-            Source::Text(folder.path().join(file))
-                .tokens(purpose, || Tokenizer::of(&model.checkpoint))
-        };
-        let windows = Segments::windows(&read("test.txt", Use::Evaluation)?, SEQ_LEN, None)?;
-        let calibration = read("calibration.txt", Use::Calibration)?;
-        let segments = Segments::draw(&calibration, SAMPLES, SEQ_LEN, args.seed)?;
+        let tokenizer = || Tokenizer::of(&model.checkpoint);
+        let source = |file: &str| Source::parse(&folder.path().join(file).to_string_lossy());
+        let windows = source("test.txt")?.windows(SEQ_LEN, None, tokenizer)?;
+        let segments =
+            source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?;
         let dense = perplexity(&model, &windows, |_, _| {})?.perplexity;
         table.push_str(&format!("{name:12} {dense:>10.3}"));
         let mut methods = serde_json::Map::new();

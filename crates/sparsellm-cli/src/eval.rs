@@ -6,7 +6,7 @@ use sparsellm::{
     Model, Result, Tokenizer,
     eval::Perplexity,
     perplexity,
-    text::{Segments, Source, Use},
+    text::{Segments, Source},
 };
 
 pub fn run(args: &args::Eval) -> Result<()> {
@@ -46,9 +46,9 @@ pub fn texts<'a>(
 ) -> Result<Vec<(&'a str, Segments)>> {
     let seq_len = args::seq_len(model, seq_len)?;
     let windows = |file: &'a String| {
-        let tokens =
-            Source::parse(file)?.tokens(Use::Evaluation, || Tokenizer::of(&model.checkpoint))?;
-        Ok((file.as_str(), Segments::windows(&tokens, seq_len, max_windows)?))
+        let tokenizer = || Tokenizer::of(&model.checkpoint);
+        let windows = Source::parse(file)?.windows(seq_len, max_windows, tokenizer)?;
+        Ok((file.as_str(), windows))
     };
     files.iter().map(windows).collect()
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sparsellm::{
     Error, Model, Result, Settings, Tokenizer, Writer, pipeline,
     report::{LayerReport, PerplexityReport, PruneReport},
-    text::{Segments, Source, Use},
+    text::{Segments, Source},
 };
 use std::{path::Path, time::Instant};
 
@@ -119,14 +119,10 @@ fn calibration(args: &args::Prune, settings: &Settings, model: &Model) -> Result
             args.method.name()
         )));
     };
-    let source = Source::parse(file)?;
     let seq_len = args::seq_len(model, args.seq_len)?;
-    let tokens = source.tokens(Use::Calibration, || Tokenizer::of(&model.checkpoint))?;
-    let segments = match source {
-        Source::Tokens(_) => Segments::first(&tokens, args.samples, seq_len),
-        _ => Segments::draw(&tokens, args.samples, seq_len, args.seed),
-    };
-    segments.map(Some)
+    let tokenizer = || Tokenizer::of(&model.checkpoint);
+    let source = Source::parse(file)?;
+    source.segments(args.samples, seq_len, args.seed, tokenizer).map(Some)
 }
 
 /// Zeros over all pruned linears.

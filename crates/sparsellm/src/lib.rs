@@ -5,12 +5,11 @@
 //! measured against: magnitude, Wanda, SparseGPT.
 //!
 //! ```no_run
-//! use sparsellm::{Model, Settings, Tokenizer, Writer, pipeline, text::{Segments, Source, Use}};
+//! use sparsellm::{Model, Settings, Tokenizer, Writer, pipeline, text::Source};
 //! # fn main() -> sparsellm::Result<()> {
 //! let model = Model::open("SmolLM2-135M".as_ref())?;
-//! let text = Source::parse("train.txt")?
-//!     .tokens(Use::Calibration, || Tokenizer::of(&model.checkpoint))?;
-//! let segments = Segments::draw(&text, 128, 2048, 0)?;
+//! let text = Source::parse("train.txt")?;
+//! let segments = text.segments(128, 2048, 0, || Tokenizer::of(&model.checkpoint))?;
 //! let mut writer = Writer::create(&model.checkpoint, "pruned".as_ref(), false)?;
 //! let layers = pipeline::prune(
 //!     &model, Some(&segments), &Settings::default(), &mut writer, &mut |event| println!("{event:?}"),

@@ -1,9 +1,11 @@
-//! From text to token ids: tokenizers, files of text, calibration segments.
+//! Tokenizers, texts, and the segments calibration draws from them.
 
 mod data;
+mod npy;
+pub mod rows;
 mod sampling;
 mod tokenizer;
 
-pub use data::{Source, Use};
-pub use sampling::{PythonRandom, Segments};
+pub use data::Source;
+pub use sampling::Segments;
 pub use tokenizer::Tokenizer;

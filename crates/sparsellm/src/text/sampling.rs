@@ -1,7 +1,12 @@
 //! Calibration segments, drawn as the authors' Python draws them.
 
-use crate::error::{Result, invalid, usage};
+use crate::error::{Error, Result, invalid, usage};
 use rand_mt::Mt;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
+};
 
 /// CPython's `random.Random(seed)`, as far as `randint` goes.
 pub struct PythonRandom(Mt);
@@ -60,13 +65,8 @@ impl Segments {
         let Ok(last) = u32::try_from(last) else {
             return invalid!("the calibration text has more than 2^32 tokens");
         };
-        let Some(total) = samples.checked_mul(seq_len).filter(|n| *n <= 1 << 31) else {
-            return usage!(
-                "--samples {samples} of {seq_len} tokens are too many; 2^31 tokens is the limit"
-            );
-        };
         let mut random = PythonRandom::new(seed);
-        let mut tokens = Vec::with_capacity(total);
+        let mut tokens = Vec::with_capacity(total_tokens(samples, seq_len)?);
         for _ in 0..samples {
             let i = random.randint(last) as usize;
             tokens.extend_from_slice(&text[i..i + seq_len]);
@@ -110,39 +110,139 @@ impl Segments {
     }
 }
 
+/// Tokens of `samples` segments, within reason.
+fn total_tokens(samples: usize, seq_len: usize) -> Result<usize> {
+    match samples.checked_mul(seq_len) {
+        Some(total) if total <= 1 << 31 => Ok(total),
+        _ => {
+            usage!("--samples {samples} of {seq_len} tokens are too many; 2^31 tokens is the limit")
+        }
+    }
+}
+
+/// Documents to draw segments from, as from C4. Their text lies in a temporary
+/// file: a shard of C4 holds 800 MB, of which a few hundred documents are read.
+pub struct Documents {
+    file: BufWriter<File>,
+    /// Where each ends in the file.
+    ends: Vec<u64>,
+}
+
+impl Documents {
+    /// None yet.
+    pub fn new() -> Result<Self> {
+        let file = tempfile::tempfile().map_err(temporary)?;
+        Ok(Documents { file: BufWriter::new(file), ends: Vec::new() })
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, text: &str) -> Result<()> {
+        self.file.write_all(text.as_bytes()).map_err(temporary)?;
+        self.ends.push(self.ends.last().unwrap_or(&0) + text.len() as u64);
+        Ok(())
+    }
+
+    /// Draws segments as the authors do from C4: a document, drawn again until
+    /// it is longer than `seq_len` tokens, then the segment's start in it.
+    ///
+    /// # Errors
+    /// Where no document is long enough.
+    pub fn draw(
+        self,
+        encode: impl Fn(&str) -> Result<Vec<u32>>,
+        samples: usize,
+        seq_len: usize,
+        seed: u64,
+    ) -> Result<Segments> {
+        let total = total_tokens(samples, seq_len)?;
+        let mut file = self.file.into_inner().map_err(|e| temporary(e.into_error()))?;
+        let mut random = PythonRandom::new(seed);
+        let (mut tokens, mut too_short) = (Vec::with_capacity(total), BTreeSet::new());
+        while tokens.len() < total {
+            if too_short.len() == self.ends.len() {
+                return invalid!(
+                    "none of the {} documents is longer than {seq_len} tokens; give longer ones or a smaller --seq-len",
+                    self.ends.len()
+                );
+            }
+            let i = random.randint((self.ends.len() - 1) as u32) as usize;
+            if too_short.contains(&i) {
+                continue;
+            }
+            let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let mut text = String::new();
+            file.seek(SeekFrom::Start(start))
+                .and_then(|_| (&mut file).take(self.ends[i] - start).read_to_string(&mut text))
+                .map_err(temporary)?;
+            let ids = encode(&text)?;
+            if ids.len() <= seq_len {
+                too_short.insert(i);
+                continue;
+            }
+            let at = random.randint((ids.len() - seq_len - 1) as u32) as usize;
+            tokens.extend_from_slice(&ids[at..at + seq_len]);
+        }
+        Ok(Segments { tokens, seq_len })
+    }
+}
+
+fn temporary(e: std::io::Error) -> Error {
+    Error::io(std::env::temp_dir(), e)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
-    /// `random.seed(s); [random.randint(0, m) for _ in range(5)]` in CPython
-    /// 3.11, for three seeds and text lengths.
+    /// What CPython's `random` draws for the same seeds, text lengths and
+    /// documents (tools/fixtures/sampling.py).
     #[test]
     fn draws_are_cpythons() {
-        for (seed, max, want) in CPYTHON {
+        let fixture: Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/sampling.json")).unwrap();
+        let number = |case: &Value, key: &str| case[key].as_u64().unwrap();
+        for case in fixture["texts"].as_array().unwrap() {
+            let (seed, seq_len) = (number(case, "seed"), number(case, "seq_len") as usize);
+            let text: Vec<u32> = (0..number(case, "tokens") as u32).collect();
+            let segments = Segments::draw(&text, 8, seq_len, seed).unwrap();
+            let starts: Vec<u32> = segments.tokens.iter().step_by(seq_len).copied().collect();
+            assert_eq!(serde_json::json!(starts), case["starts"], "seed {seed}");
+        }
+        for case in fixture["documents"].as_array().unwrap() {
+            let (seed, seq_len) = (number(case, "seed"), number(case, "seq_len") as usize);
+            // A document's text is its number and length; its tokens say where
+            // they stood.
+            let mut documents = Documents::new().unwrap();
+            for (i, length) in case["lengths"].as_array().unwrap().iter().enumerate() {
+                documents.push(&format!("{i} {length}")).unwrap();
+            }
+            let encode = |text: &str| {
+                let (i, length) = text.split_once(' ').unwrap();
+                let (i, length): (u32, u32) = (i.parse().unwrap(), length.parse().unwrap());
+                Ok((0..length).map(|t| i << 16 | t).collect())
+            };
+            let segments = documents.draw(encode, 8, seq_len, seed).unwrap();
+            let drawn: Vec<[u32; 2]> =
+                segments.tokens.iter().step_by(seq_len).map(|t| [t >> 16, t & 0xffff]).collect();
+            assert_eq!(serde_json::json!(drawn), case["drawn"], "seed {seed}");
+        }
+        for case in fixture["randint"].as_array().unwrap() {
+            let (seed, max) = (number(case, "seed"), number(case, "max") as u32);
             let mut random = PythonRandom::new(seed);
-            assert_eq!([(); 5].map(|()| random.randint(max)), want, "seed {seed} max {max}");
+            let drawn = [(); 5].map(|()| random.randint(max));
+            assert_eq!(serde_json::json!(drawn), case["drawn"], "seed {seed} max {max}");
         }
     }
 
-    #[rustfmt::skip]
-    const CPYTHON: [(u64, u32, [u32; 5]); 16] = [
-        (0, 999, [864, 394, 776, 911, 430]),
-        (0, 290000, [201979, 220500, 21225, 135746, 268055]),
-        (0, 2147483648, [1654615998, 1806341205, 173879092, 1112038970, 2087043557]),
-        (0, 4294967295, [3626764237, 1806341205, 2195908194, 2046968324, 3900315155]),
-        (1, 999, [137, 582, 867, 821, 782]),
-        (1, 290000, [70445, 33086, 133729, 61823, 259750]),
-        (1, 2147483648, [577090037, 271041745, 1095513148, 506456969, 2127877499]),
-        (1, 4294967295, [3280387012, 1095513148, 1930549411, 2798570523, 3387541014]),
-        (42, 999, [654, 114, 25, 759, 281]),
-        (42, 290000, [58369, 13112, 144194, 128393, 117026]),
-        (42, 2147483648, [478163327, 107420369, 1181241943, 1051802512, 958682846]),
-        (42, 4294967295, [2746317213, 1181241943, 958682846, 3163119785, 1812140441]),
-        (1099511627783, 999, [628, 765, 834, 960, 967]),
-        (1099511627783, 290000, [249521, 131514, 66453, 270959, 196749]),
-        (1099511627783, 2147483648, [2044078442, 1077368710, 544390359, 1611772094, 1559734921]),
-        (1099511627783, 4294967295, [2044078442, 3091373771, 1688693473, 3852568308, 3840894423]),
-    ];
+    #[test]
+    fn documents_that_are_all_too_short_are_refused() {
+        let encode = |text: &str| Ok(text.bytes().map(u32::from).collect());
+        let mut documents = Documents::new().unwrap();
+        ["abc", "", "abcd"].iter().for_each(|text| documents.push(text).unwrap());
+        assert!(documents.draw(encode, 1, 4, 0).is_err());
+        assert!(Documents::new().unwrap().draw(encode, 1, 4, 0).is_err());
+    }
 
     #[test]
     fn short_texts_are_refused() {

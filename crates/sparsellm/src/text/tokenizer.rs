@@ -12,6 +12,9 @@ use tokenizers::{
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: Inner,
+    /// What a text may start with: the beginning-of-text token, or else the
+    /// end-of-text token.
+    start: Option<u32>,
 }
 
 impl Tokenizer {
@@ -22,12 +25,14 @@ impl Tokenizer {
     /// Where there is none, or it is damaged.
     pub fn of(checkpoint: &Checkpoint) -> Result<Tokenizer> {
         if let Some(gguf) = checkpoint.gguf() {
-            for (name, bytes) in gguf.tokenizer_files()? {
-                if name == "tokenizer.json" {
-                    return Self::parse(&bytes, &checkpoint.path);
-                }
-            }
-            return invalid!("{}: the file holds no tokenizer", checkpoint.path.display());
+            let files = gguf.tokenizer_files()?;
+            let file = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
+            let Some(bytes) = file("tokenizer.json") else {
+                return invalid!("{}: the file holds no tokenizer", checkpoint.path.display());
+            };
+            let settings = file("tokenizer_config.json").map(|b| serde_json::from_slice(b));
+            let json = settings.and_then(|json| json.ok()).unwrap_or_default();
+            return Self::parse(bytes, &checkpoint.path, &TokenizerConfig { json });
         }
         Self::of_folder(&checkpoint.path)
     }
@@ -41,7 +46,7 @@ impl Tokenizer {
         let json = folder.join("tokenizer.json");
         if json.is_file() {
             let bytes = std::fs::read(&json).map_err(|e| Error::io(&json, e))?;
-            let mut tokenizer = Self::parse(&bytes, &json)?;
+            let mut tokenizer = Self::parse(&bytes, &json, &settings)?;
             if settings.is_llama(folder)? {
                 tokenizer.split_as_llama(&settings);
             }
@@ -57,14 +62,16 @@ impl Tokenizer {
         )
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Tokenizer> {
+    fn parse(bytes: &[u8], path: &Path, settings: &TokenizerConfig) -> Result<Tokenizer> {
         let mut inner = Inner::from_bytes(bytes).map_err(|e| {
             Error::Invalid(format!("{}: not a usable tokenizer: {e}", path.display()))
         })?;
         // Some checkpoints carry truncation or padding from fine-tuning.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
-        Ok(Tokenizer { inner })
+        let start = settings.text("bos_token").or_else(|| settings.text("eos_token"));
+        let start = start.and_then(|token| inner.token_to_id(&token));
+        Ok(Tokenizer { inner, start })
     }
 
     /// Has text split as transformers' `LlamaTokenizer` does. Since version 5
@@ -142,14 +149,33 @@ impl Tokenizer {
                       "continuing_subword_prefix": "", "end_of_word_suffix": "",
                       "fuse_unk": false, "byte_fallback": false, "vocab": ids, "merges": merges},
         });
-        Self::parse(tokenizer.to_string().as_bytes(), vocab)
+        Self::parse(tokenizer.to_string().as_bytes(), vocab, &settings)
     }
 
     /// The ids of `text`, special tokens (the beginning of text) included.
+    ///
+    /// # Errors
+    /// Where the tokenizer cannot encode it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, true)
+    }
+
+    /// The ids of a text without one before it: after the token that a text may
+    /// start with, in place of what the tokenizer would add.
+    ///
+    /// # Errors
+    /// Where there is no such token.
+    pub fn encode_after_start(&self, text: &str) -> Result<(u32, Vec<u32>)> {
+        match self.start {
+            Some(start) => Ok((start, self.ids(text, false)?)),
+            None => invalid!("the tokenizer names no beginning-of-text or end-of-text token"),
+        }
+    }
+
+    fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
-            .encode(text, true)
+            .encode(text, special)
             .map_err(|e| Error::Invalid(format!("the tokenizer refused the text: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }

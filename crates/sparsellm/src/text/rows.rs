@@ -1,0 +1,152 @@
+//! Files of rows: JSON (an array, or one object a line), parquet, or lines of
+//! text. Gzip and bzip2 are undone on the way.
+
+use crate::error::{Error, Result};
+use parquet::file::serialized_reader::SerializedFileReader;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+};
+
+/// A row longer than this, in bytes, is no text but a damaged or hostile file.
+const LONGEST_ROW: u64 = 256 << 20;
+
+/// A row and its number in the file, from 1 (in files of lines: the line's).
+pub struct Row<T> {
+    /// Its number.
+    pub number: usize,
+    /// What it holds.
+    pub value: T,
+}
+
+/// A file's rows in order.
+pub type Rows<T> = Box<dyn Iterator<Item = Result<Row<T>>>>;
+
+/// Opens a file of rows by its name's ending: `.parquet`, or JSON otherwise.
+///
+/// # Errors
+/// Where the file cannot be opened; from the iterator, where a row is damaged
+/// or lacks what `T` needs, with file and row.
+pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
+    if path.extension().is_some_and(|e| e == "parquet") {
+        return parquet_rows(path);
+    }
+    let mut reader = open(path)?;
+    let start = reader.fill_buf().map_err(|e| unreadable(path, 1, &e))?;
+    if start.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return json_array(path, reader);
+    }
+    let path = path.to_path_buf();
+    let rows = lines_of(&path, reader)
+        .filter(|row| !row.as_ref().is_ok_and(|row| row.value.trim().is_empty()));
+    Ok(Box::new(rows.map(move |row| {
+        let Row { number, value } = row?;
+        let value = serde_json::from_str(&value).map_err(|e| bad_json(&path, number, &e))?;
+        Ok(Row { number, value })
+    })))
+}
+
+/// A file's lines in order, each with its line break.
+///
+/// # Errors
+/// As [`rows`].
+pub fn lines(path: &Path) -> Result<Rows<String>> {
+    Ok(Box::new(lines_of(path, open(path)?)))
+}
+
+/// An error that names file and row.
+pub fn at(path: &Path, number: usize, what: impl std::fmt::Display) -> Error {
+    Error::Invalid(format!("{}: row {number}: {what}", path.display()))
+}
+
+/// A file's bytes, decompressed.
+fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    Ok(match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file))),
+        Some("bz2") => Box::new(BufReader::new(bzip2::read::MultiBzDecoder::new(file))),
+        _ => Box::new(BufReader::new(file)),
+    })
+}
+
+fn lines_of(
+    path: &Path,
+    mut reader: Box<dyn BufRead>,
+) -> impl Iterator<Item = Result<Row<String>>> + use<> {
+    let path = path.to_path_buf();
+    let mut number = 0;
+    std::iter::from_fn(move || {
+        number += 1;
+        let mut line = Vec::new();
+        match reader.by_ref().take(LONGEST_ROW + 1).read_until(b'\n', &mut line) {
+            Err(e) => return Some(Err(unreadable(&path, number, &e))),
+            Ok(0) => return None,
+            Ok(n) if n as u64 > LONGEST_ROW => {
+                return Some(Err(at(&path, number, "longer than 256 MiB: this is no row of text")));
+            }
+            Ok(_) => {}
+        }
+        let line = String::from_utf8(line).map_err(|e| {
+            let byte = e.utf8_error().valid_up_to();
+            at(&path, number, format!("not UTF-8 text (byte {byte} of the row)"))
+        });
+        Some(line.map(|value| Row { number, value }))
+    })
+}
+
+/// What stopped the reading: the disk, or data that does not decompress.
+fn unreadable(path: &Path, number: usize, e: &std::io::Error) -> Error {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some(kind @ ("gz" | "bz2")) => {
+            let what = format!("damaged or truncated .{kind} data ({e}); download the file again");
+            at(path, number, what)
+        }
+        _ => at(path, number, e),
+    }
+}
+
+fn bad_json(path: &Path, number: usize, e: &serde_json::Error) -> Error {
+    let what = if e.is_data() { "not a row of this kind" } else { "not valid JSON" };
+    at(path, number, format!("{what}: {e}"))
+}
+
+fn json_array<T: DeserializeOwned + 'static>(
+    path: &Path,
+    mut reader: Box<dyn BufRead>,
+) -> Result<Rows<T>> {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).map_err(|e| unreadable(path, 1, &e))?;
+    let values: Vec<Value> = serde_json::from_slice(&bytes).map_err(|e| {
+        let (line, what) = (e.line(), format!("not a valid JSON array: {e}"));
+        Error::Invalid(format!("{}: line {line}: {what}", path.display()))
+    })?;
+    numbered(path, values.into_iter().map(Ok))
+}
+
+fn parquet_rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let damaged = |e| {
+        let what = format!("damaged or unreadable parquet file ({e}); download it again");
+        Error::Invalid(format!("{}: {what}", path.display()))
+    };
+    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let rows = reader.into_iter();
+    numbered(path, rows.map(|row| row.map(|row| row.to_json_value()).map_err(|e| e.to_string())))
+}
+
+/// Values that are rows one after another, read as `T`.
+fn numbered<T: DeserializeOwned + 'static>(
+    path: &Path,
+    values: impl Iterator<Item = std::result::Result<Value, String>> + 'static,
+) -> Result<Rows<T>> {
+    let path = path.to_path_buf();
+    Ok(Box::new(values.enumerate().map(move |(i, value)| {
+        let number = i + 1;
+        let value = value.map_err(|e| at(&path, number, e))?;
+        let value = serde_json::from_value(value).map_err(|e| bad_json(&path, number, &e))?;
+        Ok(Row { number, value })
+    })))
+}
