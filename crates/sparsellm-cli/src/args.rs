@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use sparsellm::{
     Error, Method, Pattern, Result,
+    eval::tasks::Task,
     prune::{Scope, Solver},
     settings::OWL,
 };
@@ -24,7 +25,7 @@ pub struct Args {
 pub enum Command {
     /// Prune a model and write the pruned checkpoint
     Prune(Box<Prune>),
-    /// Measure a model's perplexity
+    /// Measure a model's perplexity and its accuracy on zero-shot tasks
     Eval(Eval),
     /// Show a model's tensors, their sparsity and their N:M patterns
     Inspect(Inspect),
@@ -147,9 +148,23 @@ pub struct Recipe {
 pub struct Eval {
     /// A Hugging Face checkpoint folder, or a .gguf file
     pub model: PathBuf,
-    /// Texts to measure on: .txt, .raw, .jsonl or .npy files
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    /// Texts to measure perplexity on: .txt, .raw, .jsonl, .json.gz, .parquet or .npy files;
+    /// wikitext2:FILE, ptb:FILE or c4:FILE takes the file as a split of that data set
+    #[arg(long, required_unless_present = "tasks", num_args = 1.., value_name = "FILE")]
     pub data: Vec<String>,
+    /// Zero-shot tasks, by lm-evaluation-harness's names, and where each one's file is:
+    /// piqa,arc_easy:FILE
+    #[arg(long, value_delimiter = ',', value_name = "TASK[:FILE]", value_parser = parse::<AskedTask>)]
+    pub tasks: Vec<AskedTask>,
+    /// Folder that holds the tasks' files, by names that start with the tasks'
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub task_data: Option<PathBuf>,
+    /// Ask the first N questions of each task only
+    #[arg(long, value_name = "N", value_parser = at_least_one, requires = "tasks")]
+    pub limit: Option<usize>,
+    /// Write each question's outcome to this file, one JSON object a line
+    #[arg(long, value_name = "FILE", requires = "tasks")]
+    pub items: Option<PathBuf>,
     /// Tokens per window [default: 2048, or the model's positions if fewer]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub seq_len: Option<usize>,
@@ -180,6 +195,25 @@ pub struct Demo {
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// A task, and its file where one was named.
+#[derive(Clone, Debug)]
+pub struct AskedTask {
+    pub task: Task,
+    pub file: Option<PathBuf>,
+}
+
+impl std::str::FromStr for AskedTask {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (name, file) = match text.split_once(':') {
+            Some((name, file)) => (name, Some(file.into())),
+            None => (text, None),
+        };
+        Ok(AskedTask { task: name.parse()?, file })
+    }
 }
 
 fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> std::result::Result<T, String> {

@@ -1,17 +1,23 @@
 //! `sparsellm eval`.
 
 use crate::{args, print, print_json, progress::Progress};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sparsellm::{
-    Model, Result, Tokenizer,
-    eval::Perplexity,
+    Error, Model, Result, Tokenizer,
+    eval::{
+        Perplexity,
+        tasks::{self, Item, ItemReport, Task},
+    },
     perplexity,
+    report::TaskReport,
     text::{Segments, Source},
 };
+use std::path::Path;
 
 pub fn run(args: &args::Eval) -> Result<()> {
     let model = args::open(&args.model)?;
     let texts = texts(&model, &args.data, args.seq_len, args.max_windows)?;
+    let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit)?;
     let mut results: Vec<Value> = Vec::new();
     for (data, windows) in texts {
         let p = measure(&model, data, &windows)?;
@@ -30,10 +36,94 @@ pub fn run(args: &args::Eval) -> Result<()> {
             "seq_len": seq_len,
         }));
     }
+    let (mut reports, mut outcomes) = (Vec::new(), Vec::new());
+    for (report, items) in ask(&model, &questions)? {
+        if !args.json {
+            print(&format!("{}\n", sentence(&report)))?;
+        }
+        reports.push(report);
+        outcomes.extend(items);
+    }
+    if let Some(path) = &args.items {
+        write_lines(path, &outcomes)?;
+    }
     if args.json {
-        print_json(&json!({"model": args.model.display().to_string(), "results": results}))?;
+        let mut document = Map::new();
+        document.insert("model".into(), args.model.display().to_string().into());
+        document.insert("results".into(), results.into());
+        if !reports.is_empty() {
+            document.insert("tasks".into(), json!(reports));
+        }
+        print_json(&document)?;
     }
     Ok(())
+}
+
+fn sentence(report: &TaskReport) -> String {
+    let mut text = format!(
+        "{}: acc {:.4} ± {:.4} over {} questions",
+        report.task, report.acc, report.acc_stderr, report.items
+    );
+    if let (Some(norm), Some(error)) = (report.acc_norm, report.acc_norm_stderr) {
+        text.push_str(&format!(", acc_norm {norm:.4} ± {error:.4}"));
+    }
+    if let Some(perplexity) = report.perplexity {
+        text.push_str(&format!(", perplexity {perplexity:.4}"));
+    }
+    text
+}
+
+/// Writes one JSON object a line, beside the file's place first.
+fn write_lines(path: &Path, outcomes: &[ItemReport]) -> Result<()> {
+    let mut text = String::new();
+    for outcome in outcomes {
+        let line = serde_json::to_string(outcome)
+            .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    sparsellm::report::write(path, &text)
+}
+
+/// The questions of each task. All are read before any is asked, so that a bad
+/// file costs nothing.
+pub fn questions(
+    tasks: &[args::AskedTask],
+    folder: Option<&Path>,
+    limit: Option<usize>,
+) -> Result<Vec<(Task, Vec<Item>)>> {
+    let load = |asked: &args::AskedTask| {
+        let file = match (&asked.file, folder) {
+            (Some(file), _) => file.clone(),
+            (None, Some(folder)) => tasks::file_in(asked.task, folder)?,
+            (None, None) => {
+                return Err(Error::Usage(format!(
+                    "--tasks {}: say where its file is, by --tasks {}:FILE or --task-data DIR",
+                    asked.task.name(),
+                    asked.task.name()
+                )));
+            }
+        };
+        Ok((asked.task, tasks::load(asked.task, &file, limit)?))
+    };
+    tasks.iter().map(load).collect()
+}
+
+/// Asks a model all of them, with progress.
+pub fn ask(
+    model: &Model,
+    questions: &[(Task, Vec<Item>)],
+) -> Result<Vec<(TaskReport, Vec<ItemReport>)>> {
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tokenizer = Tokenizer::of(&model.checkpoint)?;
+    let ask = |(task, items): &(Task, Vec<Item>)| {
+        let mut progress = Progress::new();
+        let told = |done, of| progress.layers(task.name(), done, of);
+        tasks::evaluate(model, &tokenizer, *task, items, told)
+    };
+    questions.iter().map(ask).collect()
 }
 
 /// The windows of each file. All are read before any is measured, so that a

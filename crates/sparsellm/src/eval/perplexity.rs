@@ -1,18 +1,12 @@
 //! Perplexity by the authors' protocol: windows of one length, and `exp` of the
 //! mean over windows of the window's mean next-token loss.
 
+use super::{BATCH, head};
 use crate::error::{Result, invalid};
-use crate::linalg::{Matrix, exp_sum, matmul_nt};
+use crate::linalg::Matrix;
 use crate::model::Model;
 use crate::pipeline::for_each_chunk;
 use crate::text::Segments;
-use rayon::prelude::*;
-
-/// Hidden states kept at once, in f32 values: each decoder layer is loaded once
-/// per that many.
-const BATCH: usize = 1 << 26;
-/// Rows of the head loaded at once.
-const HEAD_ROWS: usize = 4096;
 
 /// A measured perplexity.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,51 +54,20 @@ pub fn perplexity(
     Ok(Perplexity { perplexity, tokens: windows.tokens.len(), windows: count })
 }
 
-/// The mean next-token loss of each window. The head is applied a few thousand
-/// rows at a time, with a running log-sum-exp per token, so that logits of the
-/// whole vocabulary never exist.
+/// The mean next-token loss of each window. A window's last token has no
+/// successor in it.
 fn window_losses(
     model: &Model,
     hidden: &Matrix,
     tokens: &[u32],
     seq_len: usize,
 ) -> Result<Vec<f64>> {
-    const TOKENS: usize = 1024;
-    #[derive(Clone, Copy)]
-    struct Running {
-        max: f32,
-        sum: f64,
-        target: f32,
-    }
-    let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; tokens.len()];
-    let vocabulary = model.shape().vocabulary;
-    for first in (0..vocabulary).step_by(HEAD_ROWS) {
-        let rows = first..(first + HEAD_ROWS).min(vocabulary);
-        let head = model.checkpoint.rows(model.family.head(), rows.clone(), hidden.cols)?;
-        for start in (0..tokens.len()).step_by(TOKENS) {
-            let part = start..(start + TOKENS).min(tokens.len());
-            let logits = matmul_nt(hidden.rows(part.clone()), head.view());
-            running[part].par_iter_mut().enumerate().for_each(|(i, r)| {
-                let t = start + i;
-                if (t + 1) % seq_len == 0 {
-                    return; // a window's last token has no successor in it
-                }
-                let row = logits.row(i);
-                let target = tokens[t + 1] as usize;
-                if rows.contains(&target) {
-                    r.target = row[target - first];
-                }
-                let max = row.iter().fold(r.max, |m, &v| if v > m { v } else { m });
-                r.sum = r.sum * f64::from(r.max - max).exp() + f64::from(exp_sum(row, max));
-                r.max = max;
-            });
-        }
-    }
-    Ok(running
-        .chunks_exact(seq_len)
-        .map(|window| {
-            let loss = |r: &Running| f64::from(r.max) + r.sum.ln() - f64::from(r.target);
-            window[..seq_len - 1].iter().map(loss).sum::<f64>() / (seq_len - 1) as f64
-        })
-        .collect())
+    let next = |t: usize| if (t + 1) % seq_len == 0 { None } else { Some(tokens[t + 1]) };
+    let targets: Vec<Option<u32>> = (0..tokens.len()).map(next).collect();
+    let scored = head::score(model, hidden, &targets)?;
+    let loss = |window: &[Option<head::Scored>]| {
+        let losses = window.iter().flatten().map(|s| -s.log_probability);
+        losses.sum::<f64>() / (seq_len - 1) as f64
+    };
+    Ok(scored.chunks_exact(seq_len).map(loss).collect())
 }

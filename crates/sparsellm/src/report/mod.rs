@@ -1,7 +1,8 @@
 //! Records of a run: what the JSON output and `sparsellm.json` hold.
 
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, io::Write, path::Path};
 
 /// One pruned linear.
 #[derive(Clone, Debug, Serialize)]
@@ -48,6 +49,28 @@ pub struct PerplexityReport {
     pub seq_len: usize,
 }
 
+/// A model's accuracy on one zero-shot task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task's name.
+    pub task: String,
+    /// Questions asked.
+    pub items: usize,
+    /// Fraction whose right answer is the likeliest (LAMBADA: the greedy one).
+    pub acc: f64,
+    /// Its standard error.
+    pub acc_stderr: f64,
+    /// The same by likelihood per character, where the task has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<f64>,
+    /// Its standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm_stderr: Option<f64>,
+    /// LAMBADA: of the last word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+}
+
 /// A whole run, as `prune --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PruneReport {
@@ -68,4 +91,27 @@ pub struct PruneReport {
     pub perplexity: Vec<PerplexityReport>,
     /// The pruned decoder layers in order.
     pub layers: Vec<LayerReport>,
+}
+
+/// Writes a report's file whole: beside its place, then renamed.
+///
+/// # Errors
+/// Where the folder cannot be written to.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".sparsellm-partial-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+    }
+    let mut file = builder.tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+    let fail = |e| Error::io(path, e);
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    Ok(())
 }
