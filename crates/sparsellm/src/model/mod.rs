@@ -19,6 +19,8 @@ use crate::linalg::Matrix;
 use serde_json::Value;
 use std::path::Path;
 
+const OPT: &str = "OPTForCausalLM";
+
 /// What a model family knows: its names in the checkpoint and how its pieces
 /// fit together. A new family is one file that implements this.
 pub trait Family: Send + Sync {
@@ -82,19 +84,10 @@ impl Model {
     /// tensor is missing or misshapen.
     pub fn open(path: &Path) -> Result<Model> {
         let checkpoint = Checkpoint::open(path)?;
-        let architecture = architecture(&checkpoint)?;
-        let family: Box<dyn Family> = match architecture.as_str() {
-            "OPTForCausalLM" => Box::new(opt::Opt::new(&checkpoint)?),
-            name => match llama::Variant::of(name) {
-                Some(variant) => Box::new(llama::Llama::new(&checkpoint, variant)?),
-                None => {
-                    return invalid!(
-                        "{}: architecture {name} is not supported; supported are OPTForCausalLM, {}",
-                        path.display(),
-                        llama::Variant::NAMES.join(", ")
-                    );
-                }
-            },
+        let architecture = architecture(&checkpoint.config, path)?;
+        let family: Box<dyn Family> = match llama::Variant::of(&architecture) {
+            Some(variant) => Box::new(llama::Llama::new(&checkpoint, variant)?),
+            None => Box::new(opt::Opt::new(&checkpoint)?),
         };
         let (layers, stored) = (family.shape().layers, checkpoint.tensors().len());
         if layers > stored {
@@ -144,21 +137,29 @@ impl Model {
     }
 }
 
-/// `architectures[0]` in the configuration.
-fn architecture(checkpoint: &Checkpoint) -> Result<String> {
-    let name = checkpoint.config.get("architectures").and_then(|a| a.get(0));
-    match (
-        name.and_then(Value::as_str),
-        checkpoint.config.get("model_type").and_then(Value::as_str),
-    ) {
-        (Some(name), _) => Ok(name.to_string()),
-        (None, Some("opt")) => Ok("OPTForCausalLM".into()),
-        (None, Some("llama")) => Ok("LlamaForCausalLM".into()),
-        _ => invalid!(
-            "{}: config.json names no architecture (\"architectures\": [..])",
-            checkpoint.path.display()
-        ),
+/// `architectures[0]` in the `config.json` at `path`, which must be one that is
+/// supported.
+pub(crate) fn architecture(config: &Value, path: &Path) -> Result<String> {
+    let name = config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+    let name = match (name, config.get("model_type").and_then(Value::as_str)) {
+        (Some(name), _) => name,
+        (None, Some("opt")) => OPT,
+        (None, Some("llama")) => "LlamaForCausalLM",
+        _ => {
+            return invalid!(
+                "{}: config.json names no architecture (\"architectures\": [..])",
+                path.display()
+            );
+        }
+    };
+    if name != OPT && llama::Variant::of(name).is_none() {
+        return invalid!(
+            "{}: architecture {name} is not supported; supported are {OPT}, {}",
+            path.display(),
+            llama::Variant::NAMES.join(", ")
+        );
     }
+    Ok(name.to_string())
 }
 
 /// Typed access to `config.json`, with errors that name the key.
