@@ -1,8 +1,13 @@
 //! Progress on stderr: a bar where it is a terminal, plain lines where not.
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use sparsellm::Event;
 use std::{fmt, io::IsTerminal};
+
+const LAYERS: &str = "{bar:24} {pos}/{len} layers  {left}  {wide_msg}";
+const BYTES: &str = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {left}  {wide_msg}";
 
 /// Shows what a run does.
 pub struct Progress {
@@ -10,20 +15,18 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     layer: usize,
     of: usize,
+    /// The file that is being downloaded.
+    file: String,
 }
 
 impl Progress {
     pub fn new() -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) =
-                ProgressStyle::with_template("{bar:24} {pos}/{len} layers  {left}  {wide_msg}")
-            {
-                bar.set_style(style.with_key("left", time_left));
-            }
+            set_style(&bar, LAYERS);
             bar
         });
-        Progress { bar, layer: 0, of: 0 }
+        Progress { bar, layer: 0, of: 0, file: String::new() }
     }
 
     /// Layers done and to do, where there is nothing else to tell.
@@ -40,6 +43,7 @@ impl Progress {
     /// Shows one of the library's events.
     pub fn event(&mut self, event: &Event) {
         match event {
+            Event::Download { file, done, of } => self.download(file, *done, *of),
             Event::Outliers { done, of } => self.layers("outliers", *done, *of),
             Event::Layer { index, done, of } => {
                 (self.layer, self.of) = (*index, *of);
@@ -73,6 +77,23 @@ impl Progress {
         }
     }
 
+    fn download(&mut self, file: &str, done: u64, of: u64) {
+        match &self.bar {
+            None if done == of => eprintln!("{file}: {} downloaded", HumanBytes(of)),
+            None => {}
+            Some(bar) if self.file == file => bar.set_position(done),
+            Some(bar) => {
+                set_style(bar, BYTES);
+                bar.set_length(of);
+                bar.set_message(file.to_string());
+                // What was here already says nothing about the speed.
+                bar.set_position(done);
+                bar.reset_eta();
+                self.file = file.to_string();
+            }
+        }
+    }
+
     fn line(&self, text: String, detail: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => bar.set_message(text),
@@ -81,7 +102,13 @@ impl Progress {
     }
 }
 
-/// The time left, once a layer is done and it can be told.
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("left", time_left));
+    }
+}
+
+/// The time left, once something is done and it can be told.
 fn time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     let _ = match state.pos() {
         0 => write!(out, ""),

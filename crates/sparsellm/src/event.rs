@@ -5,6 +5,15 @@ use crate::report::{LayerReport, LinearReport};
 /// What a run tells its observer.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
+    /// A file is being downloaded.
+    Download {
+        /// Its path in the repository.
+        file: &'a str,
+        /// Bytes that are here, those of an earlier attempt included.
+        done: u64,
+        /// Bytes in all.
+        of: u64,
+    },
     /// A layer's outliers were counted, to allocate sparsity by.
     Outliers {
         /// Layers counted.

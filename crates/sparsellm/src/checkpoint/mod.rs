@@ -2,8 +2,8 @@
 //! whatever the file format, and one [`Writer`] for the result.
 
 pub mod gguf;
-mod pytorch;
-mod safetensors;
+pub(crate) mod pytorch;
+pub(crate) mod safetensors;
 mod writer;
 
 pub use writer::Writer;

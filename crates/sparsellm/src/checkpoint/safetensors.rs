@@ -5,13 +5,13 @@ use crate::error::{Error, Result, invalid};
 use std::{collections::BTreeSet, path::Path};
 
 /// The index of a sharded checkpoint.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The one file of an unsharded checkpoint.
-pub(super) const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 
 /// The names of the safetensors files in `folder`, if there are any: the single
 /// file (which `transformers` prefers), or the shards its index lists.
-pub(super) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
+pub(crate) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
     if folder.join(SINGLE).is_file() {
         return Ok(Some(vec![SINGLE.into()]));
     }
@@ -20,7 +20,7 @@ pub(super) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
 }
 
 /// The distinct file names in an index's `weight_map`.
-pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
+pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
     let json = read_json(index)?;
     let Some(map) = json.get("weight_map").and_then(|m| m.as_object()) else {
         return invalid!("{}: it has no \"weight_map\"", index.display());

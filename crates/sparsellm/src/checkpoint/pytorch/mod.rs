@@ -19,13 +19,13 @@ use crate::error::{Error, Result};
 use std::{collections::HashSet, path::Path};
 
 /// The index of a sharded checkpoint.
-pub(super) const INDEX: &str = "pytorch_model.bin.index.json";
+pub(crate) const INDEX: &str = "pytorch_model.bin.index.json";
 /// The one file of an unsharded checkpoint.
-pub(super) const SINGLE: &str = "pytorch_model.bin";
+pub(crate) const SINGLE: &str = "pytorch_model.bin";
 
 /// The names of the PyTorch weight files in `folder`, if there are any: the
 /// single file (which `transformers` prefers), or the shards its index lists.
-pub(super) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
+pub(crate) fn weight_files(folder: &Path) -> Result<Option<Vec<String>>> {
     if folder.join(SINGLE).is_file() {
         return Ok(Some(vec![SINGLE.into()]));
     }
