@@ -1,13 +1,18 @@
 //! The command line.
 
+use crate::progress::Progress;
 use clap::{Parser, Subcommand};
 use sparsellm::{
-    Error, Method, Pattern, Result,
+    Error, Hub, Method, Pattern, Result,
     eval::tasks::Task,
+    hub,
     prune::{Scope, Solver},
     settings::OWL,
 };
-use std::{ops::Range, path::PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 /// Prunes pre-trained language models globally: SparseLLM, and the local
 /// methods it is measured against.
@@ -17,6 +22,9 @@ pub struct Args {
     /// Threads to use [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+    /// No network access: models by id only from the cache (as HF_HUB_OFFLINE=1)
+    #[arg(long, global = true)]
+    pub offline: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -52,8 +60,9 @@ impl Amount {
 
 #[derive(clap::Args)]
 pub struct Prune {
-    /// A Hugging Face checkpoint folder, or a .gguf file
-    pub model: PathBuf,
+    /// A Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name,
+    /// org/name@revision)
+    pub model: String,
     /// Folder to write the pruned checkpoint to
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
@@ -146,8 +155,9 @@ pub struct Recipe {
 
 #[derive(clap::Args)]
 pub struct Eval {
-    /// A Hugging Face checkpoint folder, or a .gguf file
-    pub model: PathBuf,
+    /// A Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name,
+    /// org/name@revision)
+    pub model: String,
     /// Texts to measure perplexity on: .txt, .raw, .jsonl, .json.gz, .parquet or .npy files;
     /// wikitext2:FILE, ptb:FILE or c4:FILE takes the file as a split of that data set
     #[arg(long, required_unless_present = "tasks", num_args = 1.., value_name = "FILE")]
@@ -178,8 +188,9 @@ pub struct Eval {
 
 #[derive(clap::Args)]
 pub struct Inspect {
-    /// A Hugging Face checkpoint folder, or a .gguf file
-    pub model: PathBuf,
+    /// A Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name,
+    /// org/name@revision)
+    pub model: String,
     /// Print one JSON document on stdout
     #[arg(long)]
     pub json: bool,
@@ -267,13 +278,20 @@ pub fn seq_len(model: &sparsellm::Model, asked: Option<usize>) -> Result<usize> 
     Ok(seq_len)
 }
 
-/// Opens the model, with a hint where there is nothing at that path.
-pub fn open(path: &std::path::Path) -> Result<sparsellm::Model> {
-    if !path.exists() {
+/// Opens the model at a path, or by its id on the hub where there is nothing
+/// at that path.
+pub fn open(model: &str, hub: &Hub) -> Result<sparsellm::Model> {
+    let path = Path::new(model);
+    if path.exists() {
+        return sparsellm::Model::open(path);
+    }
+    if !hub::is_id(model) {
         return Err(Error::Invalid(format!(
-            "{}: no such file or folder; give a Hugging Face checkpoint folder or a .gguf file",
-            path.display()
+            "{model}: no such file or folder; give a Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name)"
         )));
     }
-    sparsellm::Model::open(path)
+    let mut progress = Progress::new();
+    let folder = hub.model(model, &mut |event| progress.event(&event))?;
+    drop(progress);
+    sparsellm::Model::open(&folder)
 }

@@ -3,7 +3,7 @@
 use crate::{args, print, print_json, progress::Progress};
 use serde_json::{Map, Value, json};
 use sparsellm::{
-    Error, Model, Result, Tokenizer,
+    Error, Hub, Model, Result, Tokenizer,
     eval::{
         Perplexity,
         tasks::{self, Item, ItemReport, Task},
@@ -14,8 +14,8 @@ use sparsellm::{
 };
 use std::path::Path;
 
-pub fn run(args: &args::Eval) -> Result<()> {
-    let model = args::open(&args.model)?;
+pub fn run(args: &args::Eval, hub: &Hub) -> Result<()> {
+    let model = args::open(&args.model, hub)?;
     let texts = texts(&model, &args.data, args.seq_len, args.max_windows)?;
     let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit)?;
     let mut results: Vec<Value> = Vec::new();
@@ -49,7 +49,7 @@ pub fn run(args: &args::Eval) -> Result<()> {
     }
     if args.json {
         let mut document = Map::new();
-        document.insert("model".into(), args.model.display().to_string().into());
+        document.insert("model".into(), args.model.as_str().into());
         document.insert("results".into(), results.into());
         if !reports.is_empty() {
             document.insert("tasks".into(), json!(reports));

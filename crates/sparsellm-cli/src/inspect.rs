@@ -2,14 +2,14 @@
 
 use crate::{args, print, print_json};
 use serde_json::json;
-use sparsellm::{Result, prune::pattern};
+use sparsellm::{Hub, Result, prune::pattern};
 use std::collections::BTreeSet;
 
 /// The N:M patterns looked for.
 const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (6, 8), (7, 8)];
 
-pub fn run(args: &args::Inspect) -> Result<()> {
-    let model = args::open(&args.model)?;
+pub fn run(args: &args::Inspect, hub: &Hub) -> Result<()> {
+    let model = args::open(&args.model, hub)?;
     let prunable: BTreeSet<String> = (0..model.shape().layers)
         .flat_map(|i| {
             let prefix = model.family.layer_prefix(i);
@@ -54,7 +54,7 @@ pub fn run(args: &args::Inspect) -> Result<()> {
     let sparsity = zeros / f64::max(total, 1.0);
     if args.json {
         return print_json(&json!({
-            "model": args.model.display().to_string(),
+            "model": args.model,
             "architecture": model.architecture,
             "parameters": parameters,
             "sparsity": sparsity,

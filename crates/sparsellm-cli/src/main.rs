@@ -9,7 +9,7 @@ mod progress;
 mod prune;
 
 use clap::Parser;
-use sparsellm::{Error, Result};
+use sparsellm::{Error, Hub, Result};
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -19,10 +19,11 @@ fn main() -> ExitCode {
         eprintln!("error: cannot start {threads} threads: {e}");
         return ExitCode::from(1);
     }
+    let hub = Hub::from_env(args.offline);
     let result = match args.command {
-        args::Command::Prune(args) => prune::run(&args),
-        args::Command::Eval(args) => eval::run(&args),
-        args::Command::Inspect(args) => inspect::run(&args),
+        args::Command::Prune(args) => prune::run(&args, &hub),
+        args::Command::Eval(args) => eval::run(&args, &hub),
+        args::Command::Inspect(args) => inspect::run(&args, &hub),
         args::Command::Demo(args) => demo::run(&args),
     };
     match result {

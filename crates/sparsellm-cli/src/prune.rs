@@ -3,15 +3,15 @@
 use crate::{args, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Model, Result, Settings, Tokenizer, Writer, pipeline,
+    Error, Hub, Model, Result, Settings, Tokenizer, Writer, pipeline,
     report::{LayerReport, PerplexityReport, PruneReport},
     text::{Segments, Source},
 };
 use std::{path::Path, time::Instant};
 
-pub fn run(args: &args::Prune) -> Result<()> {
+pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let started = Instant::now();
-    let model = args::open(&args.model)?;
+    let model = args::open(&args.model, hub)?;
     let settings = settings(args);
     settings.check(&model)?;
     let segments = calibration(args, &settings, &model)?;
@@ -49,7 +49,7 @@ pub fn run(args: &args::Prune) -> Result<()> {
         })
         .collect();
     let report = PruneReport {
-        model: args.model.display().to_string(),
+        model: args.model.clone(),
         output: args.output.display().to_string(),
         method: settings.method.name().into(),
         sparsity,

@@ -3,6 +3,8 @@
 // Not every test needs all of it.
 #![allow(dead_code)]
 
+pub mod hub;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +18,13 @@ pub fn asset(name: &str) -> String {
 }
 
 pub fn sparsellm(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sparsellm")).args(args).output().unwrap()
+    sparsellm_command(args).output().unwrap()
+}
+
+pub fn sparsellm_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sparsellm"));
+    command.args(args);
+    command
 }
 
 /// Runs a command that must succeed and print one JSON document.
