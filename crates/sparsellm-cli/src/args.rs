@@ -71,8 +71,9 @@ pub struct Prune {
     pub method: Method,
     #[command(flatten)]
     pub amount: Amount,
-    /// Calibration text: a .txt, .raw, .jsonl or .npy file (not needed for magnitude)
-    #[arg(long, value_name = "FILE")]
+    /// Calibration text (not needed for magnitude): wikitext2, ptb or c4 from the hub, or a file
+    /// as for eval --data
+    #[arg(long, value_name = "TEXT")]
     pub calibration: Option<String>,
     /// Calibration segments
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
@@ -110,7 +111,7 @@ pub struct Prune {
     #[arg(long, value_name = "B")]
     pub bits: Option<u32>,
     /// Also measure perplexity before and after on these texts
-    #[arg(long, num_args = 1.., value_name = "FILE")]
+    #[arg(long, num_args = 1.., value_name = "TEXT")]
     pub eval: Vec<String>,
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
@@ -158,12 +159,13 @@ pub struct Eval {
     /// A Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name,
     /// org/name@revision)
     pub model: String,
-    /// Texts to measure perplexity on: .txt, .raw, .jsonl, .json.gz, .parquet or .npy files;
-    /// wikitext2:FILE, ptb:FILE or c4:FILE takes the file as a split of that data set
-    #[arg(long, required_unless_present = "tasks", num_args = 1.., value_name = "FILE")]
+    /// Texts to measure perplexity on: wikitext2, ptb or c4 from the hub, hf://datasets/ORG/NAME/PATH,
+    /// or a .txt, .raw, .jsonl, .json.gz, .parquet or .npy file; wikitext2:FILE, ptb:FILE or c4:FILE
+    /// takes the file as a split of that data set
+    #[arg(long, required_unless_present = "tasks", num_args = 1.., value_name = "TEXT")]
     pub data: Vec<String>,
-    /// Zero-shot tasks, by lm-evaluation-harness's names, and where each one's file is:
-    /// piqa,arc_easy:FILE
+    /// Zero-shot tasks by lm-evaluation-harness's names, from the hub, from --task-data, or from a
+    /// file: piqa,arc_easy:FILE
     #[arg(long, value_delimiter = ',', value_name = "TASK[:FILE]", value_parser = parse::<AskedTask>)]
     pub tasks: Vec<AskedTask>,
     /// Folder that holds the tasks' files, by names that start with the tasks'

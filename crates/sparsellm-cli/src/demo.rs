@@ -46,10 +46,11 @@ pub fn run(args: &args::Demo) -> Result<()> {
         unpack(&home, files)?;
         let model = Model::open(&home)?;
         let tokenizer = || Tokenizer::of(&model.checkpoint);
-        let source = |file: &str| Source::parse(&folder.path().join(file).to_string_lossy());
+        let source = |file: &str| Source::file(&folder.path().join(file).to_string_lossy());
         let windows = source("test.txt")?.windows(SEQ_LEN, None, tokenizer)?;
-        let segments =
-            source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?;
+        let calibration = pipeline::Calibration::new(
+            source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?,
+        );
         let dense = perplexity(&model, &windows, |_, _| {})?.perplexity;
         table.push_str(&format!("{name:12} {dense:>10.3}"));
         let mut methods = serde_json::Map::new();
@@ -59,7 +60,7 @@ pub fn run(args: &args::Demo) -> Result<()> {
             let output = folder.path().join(format!("{name}-{}", method.name()));
             let mut writer = Writer::create(&model.checkpoint, &output, false)?;
             let layers =
-                pipeline::prune(&model, Some(&segments), &settings, &mut writer, &mut |_| {})?;
+                pipeline::prune(&model, Some(&calibration), &settings, &mut writer, &mut |_| {})?;
             writer.finish(&json!({"method": method.name()}))?;
             let pruned = perplexity(&Model::open(&output)?, &windows, |_, _| {})?.perplexity;
             table.push_str(&format!(" {pruned:>14.3}"));

@@ -10,14 +10,14 @@ use sparsellm::{
     },
     perplexity,
     report::TaskReport,
-    text::{Segments, Source},
+    text::{Segments, Source, Use},
 };
 use std::path::Path;
 
 pub fn run(args: &args::Eval, hub: &Hub) -> Result<()> {
     let model = args::open(&args.model, hub)?;
-    let texts = texts(&model, &args.data, args.seq_len, args.max_windows)?;
-    let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit)?;
+    let texts = texts(&model, &args.data, args.seq_len, args.max_windows, hub)?;
+    let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit, hub)?;
     let mut results: Vec<Value> = Vec::new();
     for (data, windows) in texts {
         let p = measure(&model, data, &windows)?;
@@ -91,17 +91,16 @@ pub fn questions(
     tasks: &[args::AskedTask],
     folder: Option<&Path>,
     limit: Option<usize>,
+    hub: &Hub,
 ) -> Result<Vec<(Task, Vec<Item>)>> {
     let load = |asked: &args::AskedTask| {
         let file = match (&asked.file, folder) {
             (Some(file), _) => file.clone(),
             (None, Some(folder)) => tasks::file_in(asked.task, folder)?,
             (None, None) => {
-                return Err(Error::Usage(format!(
-                    "--tasks {}: say where its file is, by --tasks {}:FILE or --task-data DIR",
-                    asked.task.name(),
-                    asked.task.name()
-                )));
+                let [id, path] = asked.task.on_hub();
+                let mut progress = Progress::new();
+                hub.dataset_file(id, path, &mut |event| progress.event(&event))?
             }
         };
         Ok((asked.task, tasks::load(asked.task, &file, limit)?))
@@ -133,14 +132,22 @@ pub fn texts<'a>(
     files: &'a [String],
     seq_len: Option<usize>,
     max_windows: Option<usize>,
+    hub: &Hub,
 ) -> Result<Vec<(&'a str, Segments)>> {
     let seq_len = args::seq_len(model, seq_len)?;
     let windows = |file: &'a String| {
         let tokenizer = || Tokenizer::of(&model.checkpoint);
-        let windows = Source::parse(file)?.windows(seq_len, max_windows, tokenizer)?;
+        let source = find(file, Use::Evaluation, hub)?;
+        let windows = source.windows(seq_len, max_windows, tokenizer)?;
         Ok((file.as_str(), windows))
     };
     files.iter().map(windows).collect()
+}
+
+/// A text's source, with progress where it has to be downloaded.
+pub fn find(argument: &str, purpose: Use, hub: &Hub) -> Result<Source> {
+    let mut progress = Progress::new();
+    Source::find(argument, purpose, hub, &mut |event| progress.event(&event))
 }
 
 /// Measures a model on windows of `data`, with progress.

@@ -3,9 +3,10 @@
 use crate::{args, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Hub, Model, Result, Settings, Tokenizer, Writer, pipeline,
+    Error, Hub, Model, Result, Settings, Tokenizer, Writer,
+    pipeline::{self, Calibration},
     report::{LayerReport, PerplexityReport, PruneReport},
-    text::{Segments, Source},
+    text::{Segments, Use},
 };
 use std::{path::Path, time::Instant};
 
@@ -14,10 +15,10 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let model = args::open(&args.model, hub)?;
     let settings = settings(args);
     settings.check(&model)?;
-    let segments = calibration(args, &settings, &model)?;
+    let calibration = calibration(args, &settings, &model, hub)?.map(Calibration::new);
     let texts = match args.eval.as_slice() {
         [] => Vec::new(),
-        files => eval::texts(&model, files, args.seq_len, args.max_windows)?,
+        files => eval::texts(&model, files, args.seq_len, args.max_windows, hub)?,
     };
     let mut writer = Writer::create(&model.checkpoint, &args.output, args.force)?;
     let measure = |model: &Model| -> Result<Vec<f64>> {
@@ -29,12 +30,13 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let evaluation = evaluation.elapsed();
     let mut progress = Progress::new();
     let layers =
-        pipeline::prune(&model, segments.as_ref(), &settings, &mut writer, &mut |event| {
+        pipeline::prune(&model, calibration.as_ref(), &settings, &mut writer, &mut |event| {
             progress.event(&event)
         })?;
     drop(progress);
     let sparsity = overall_sparsity(&model, &layers);
-    writer.finish(&record(args, &model, &settings, segments.as_ref(), sparsity, &layers)?)?;
+    let segments = calibration.as_ref().map(|c| &c.segments);
+    writer.finish(&record(args, &model, &settings, segments, sparsity, &layers)?)?;
     let seconds = (started.elapsed() - evaluation).as_secs_f64();
     let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
     let perplexity: Vec<PerplexityReport> = texts
@@ -82,7 +84,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
 }
 
 /// The method's own settings, with what was asked for in their place.
-fn settings(args: &args::Prune) -> Settings {
+pub fn settings(args: &args::Prune) -> Settings {
     let (own, recipe) = (Settings::of(args.method), &args.recipe);
     let solver = recipe.solver.unwrap_or(own.solver);
     Settings {
@@ -109,19 +111,24 @@ fn settings(args: &args::Prune) -> Settings {
 
 /// The calibration segments the arguments ask for; none where the method needs
 /// none.
-fn calibration(args: &args::Prune, settings: &Settings, model: &Model) -> Result<Option<Segments>> {
+pub fn calibration(
+    args: &args::Prune,
+    settings: &Settings,
+    model: &Model,
+    hub: &Hub,
+) -> Result<Option<Segments>> {
     if !settings.needs_text() {
         return Ok(None);
     }
     let Some(file) = &args.calibration else {
         return Err(Error::Usage(format!(
-            "{} needs calibration text: --calibration FILE (.txt, .raw, .jsonl or .npy)",
+            "{} needs calibration text: --calibration wikitext2, ptb, c4 or a file",
             args.method.name()
         )));
     };
     let seq_len = args::seq_len(model, args.seq_len)?;
     let tokenizer = || Tokenizer::of(&model.checkpoint);
-    let source = Source::parse(file)?;
+    let source = eval::find(file, Use::Calibration, hub)?;
     source.segments(args.samples, seq_len, args.seed, tokenizer).map(Some)
 }
 
@@ -202,7 +209,7 @@ fn record(
 
 /// The process's largest resident memory so far; 0 where the system does not
 /// say.
-fn peak_rss_bytes() -> u64 {
+pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());

@@ -8,11 +8,12 @@
 //! use sparsellm::{Model, Settings, Tokenizer, Writer, pipeline, text::Source};
 //! # fn main() -> sparsellm::Result<()> {
 //! let model = Model::open("SmolLM2-135M".as_ref())?;
-//! let text = Source::parse("train.txt")?;
+//! let text = Source::file("train.txt")?;
 //! let segments = text.segments(128, 2048, 0, || Tokenizer::of(&model.checkpoint))?;
+//! let calibration = pipeline::Calibration::new(segments);
 //! let mut writer = Writer::create(&model.checkpoint, "pruned".as_ref(), false)?;
 //! let layers = pipeline::prune(
-//!     &model, Some(&segments), &Settings::default(), &mut writer, &mut |event| println!("{event:?}"),
+//!     &model, Some(&calibration), &Settings::default(), &mut writer, &mut |event| println!("{event:?}"),
 //! )?;
 //! writer.finish(&serde_json::json!({ "layers": layers }))
 //! # }

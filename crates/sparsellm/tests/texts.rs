@@ -20,7 +20,7 @@ fn tokenizer() -> Result<Tokenizer> {
 }
 
 fn windows(argument: &str) -> Result<Segments> {
-    Source::parse(argument)?.windows(1, None, tokenizer)
+    Source::file(argument)?.windows(1, None, tokenizer)
 }
 
 fn ids(text: &str) -> Vec<u32> {
@@ -46,7 +46,7 @@ fn every_format_gives_the_same_text() {
     // A text file of lines, under each protocol.
     let raw = path("rows.raw");
     assert_eq!(windows(&raw).unwrap().tokens, ids(&ROWS.join("\n\n")));
-    let calibration = Source::parse(&raw).unwrap().segments(1, 30, 0, tokenizer).unwrap();
+    let calibration = Source::file(&raw).unwrap().segments(1, 30, 0, tokenizer).unwrap();
     let all = ids(&ROWS.join(" "));
     assert!(all.windows(30).any(|w| w == calibration.tokens), "joined by spaces to calibrate");
     let sentences = ROWS.map(str::trim).join(" ");
@@ -62,10 +62,10 @@ fn c4_is_measured_on_its_first_documents_and_windows() {
     let text: Vec<String> = (0..1100).map(|i| format!("document {i}")).collect();
     let all = ids(&text.join(" "));
     assert_eq!(windows(&argument).unwrap().tokens, all[..256]);
-    let twenty = Source::parse(&argument).unwrap().windows(20, None, tokenizer).unwrap();
+    let twenty = Source::file(&argument).unwrap().windows(20, None, tokenizer).unwrap();
     assert_eq!(twenty.tokens, all[..256 * 20]);
     // A calibration segment is part of one document.
-    let drawn = Source::parse(&argument).unwrap().segments(5, 3, 1, tokenizer).unwrap();
+    let drawn = Source::file(&argument).unwrap().segments(5, 3, 1, tokenizer).unwrap();
     let documents: Vec<Vec<u32>> = (0..1200).map(|i| ids(&format!("document {i}"))).collect();
     for segment in drawn.tokens.chunks(3) {
         assert!(documents.iter().any(|d| d.windows(3).any(|w| w == segment)));

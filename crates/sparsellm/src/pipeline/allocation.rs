@@ -1,7 +1,7 @@
 //! How much of its weights each decoder layer gives: OWL (Yin et al., *Outlier
 //! Weighed Layerwise Sparsity*, ICML 2024).
 
-use super::{for_each_chunk, layer::SquaredNorms};
+use super::{Calibration, for_each_chunk, layer::SquaredNorms};
 use crate::error::Result;
 use crate::event::Event;
 use crate::linalg::Matrix;
@@ -19,12 +19,12 @@ const OUTLIER: f64 = 5.0;
 const LEAST: f64 = 0.5;
 
 /// The pattern of each layer in `range`. An unstructured sparsity is allocated
-/// by the layers' outliers in the dense model run on `hidden`; N:M stays as it
-/// is.
+/// by the layers' outliers in the dense model run on `hidden`, the calibration
+/// text's embeddings; N:M stays as it is.
 pub fn allocate(
     model: &Model,
+    calibration: &Calibration,
     hidden: &Matrix,
-    seq_len: usize,
     settings: &Settings,
     range: &Range<usize>,
     observe: &mut dyn FnMut(Event),
@@ -33,9 +33,25 @@ pub fn allocate(
         Pattern::Unstructured(rho) if settings.allocation > 0.0 => rho,
         uniform => return Ok(vec![uniform; range.len()]),
     };
+    let mut known = calibration.outliers.borrow_mut();
+    if known.len() < range.end {
+        *known = outliers(model, hidden, calibration.segments.seq_len, range.end, observe)?;
+    }
+    let sparsities = sparsities(&known[range.clone()], rho, f64::from(settings.allocation));
+    Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())
+}
+
+/// The share of outliers in each of the first `layers` layers.
+fn outliers(
+    model: &Model,
+    hidden: &Matrix,
+    seq_len: usize,
+    layers: usize,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Vec<f64>> {
     let mut hidden = hidden.clone();
     let mut outliers = Vec::new();
-    for index in 0..range.end {
+    for index in 0..layers {
         let layer = model.layer(index)?;
         let width = |g: &Group| layer.linears(*g)[0].weight.cols;
         let mut norms = Group::ALL.map(|g| SquaredNorms::new(width(&g)));
@@ -46,20 +62,17 @@ pub fn allocate(
                 }
             });
         });
-        if range.contains(&index) {
-            let (mut found, mut of) = (0, 0);
-            for (group, norms) in Group::ALL.iter().zip(&norms) {
-                for linear in layer.linears(*group) {
-                    found += count_outliers(&linear.weight, &norms.0);
-                    of += linear.weight.data.len();
-                }
+        let (mut found, mut of) = (0, 0);
+        for (group, norms) in Group::ALL.iter().zip(&norms) {
+            for linear in layer.linears(*group) {
+                found += count_outliers(&linear.weight, &norms.0);
+                of += linear.weight.data.len();
             }
-            outliers.push(found as f64 / of.max(1) as f64);
         }
-        observe(Event::Outliers { done: index + 1, of: range.end });
+        outliers.push(found as f64 / of.max(1) as f64);
+        observe(Event::Outliers { done: index + 1, of: layers });
     }
-    let sparsities = sparsities(&outliers, rho, f64::from(settings.allocation));
-    Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())
+    Ok(outliers)
 }
 
 /// How many scores `|W_ij|·‖X_j‖` are more than [`OUTLIER`] times their mean.

@@ -15,32 +15,54 @@ use crate::settings::Settings;
 use crate::text::Segments;
 use allocation::allocate;
 use layer::LayerWork;
+use std::cell::RefCell;
+
+/// What a model is calibrated on, with what the dense model shows on it: many
+/// runs on one model may share it.
+pub struct Calibration {
+    /// The calibration segments.
+    pub segments: Segments,
+    /// Each layer's share of outliers, once a run has needed it.
+    outliers: RefCell<Vec<f64>>,
+}
+
+impl Calibration {
+    /// Of a model nothing has been asked about yet.
+    pub fn new(segments: Segments) -> Self {
+        Calibration { segments, outliers: RefCell::default() }
+    }
+}
 
 /// Tokens that go through a layer together.
 const CHUNK: usize = 2048;
 
-/// Prunes `model` on the calibration `segments`, layer by layer, and writes the
-/// pruned linears. Magnitude pruning needs no segments.
+/// Prunes `model` on a calibration text, layer by layer, and writes the pruned
+/// linears. Magnitude pruning needs no text.
 ///
 /// # Errors
 /// Where weights cannot be read or written, or are not finite.
 pub fn prune(
     model: &Model,
-    segments: Option<&Segments>,
+    calibration: Option<&Calibration>,
     settings: &Settings,
     writer: &mut Writer,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<LayerReport>> {
     settings.check(model)?;
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
-    let (mut hidden, seq_len) = match segments {
+    let (mut hidden, seq_len) = match calibration {
         _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),
-        Some(s) => (model.embed(&s.tokens, s.seq_len)?, s.seq_len),
+        Some(Calibration { segments, .. }) => {
+            (model.embed(&segments.tokens, segments.seq_len)?, segments.seq_len)
+        }
         None => return usage!("{} needs calibration text", settings.method.name()),
     };
     // The dense model's hidden states, where targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
-    let patterns = allocate(model, &hidden, seq_len, settings, &range, observe)?;
+    let patterns = match calibration {
+        Some(calibration) => allocate(model, calibration, &hidden, settings, &range, observe)?,
+        None => vec![settings.pattern; range.len()],
+    };
     let mut reports = Vec::new();
     for index in 0..range.end {
         let layer = model.layer(index)?;

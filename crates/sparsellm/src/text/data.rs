@@ -7,6 +7,8 @@ use super::{
     sampling::Documents,
 };
 use crate::error::{Error, Result, invalid};
+use crate::event::Event;
+use crate::hub::Hub;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -27,6 +29,30 @@ enum Protocol {
 const C4_DOCUMENTS: usize = 1100;
 const C4_WINDOWS: usize = 256;
 
+/// What a text is for: a data set has another split for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Calibration segments.
+    Calibration,
+    /// Perplexity.
+    Evaluation,
+}
+
+/// Where the authors' data sets lie on the hub: its id, and the file for each
+/// use.
+const WIKITEXT2: [&str; 3] = [
+    "Salesforce/wikitext",
+    "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+    "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+];
+const PTB: [&str; 3] = [
+    "ptb-text-only/ptb_text_only@refs/convert/parquet",
+    "penn_treebank/train/0000.parquet",
+    "penn_treebank/test/0000.parquet",
+];
+const C4: [&str; 3] =
+    ["allenai/c4", "en/c4-train.00000-of-01024.json.gz", "en/c4-validation.00000-of-00008.json.gz"];
+
 /// Where a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -45,25 +71,53 @@ const KINDS: [&str; 8] =
     [".txt", ".raw", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".npy"];
 
 impl Source {
-    /// Reads a `--data` or `--calibration` argument: a file, or `NAME:FILE`,
-    /// which takes the file as a split of that data set (`wikitext2`, `ptb` or
-    /// `c4`). A `.raw` file is a split of WikiText.
+    /// A `--data` or `--calibration` argument: `wikitext2`, `ptb` or `c4`, from
+    /// the hub; any other file there, by `hf://datasets/ORG/NAME/PATH`
+    /// (`ORG/NAME@REVISION`); or what [`Source::file`] takes.
+    ///
+    /// # Errors
+    /// Where the file's kind is not known, or the hub does not give it.
+    pub fn find(
+        argument: &str,
+        purpose: Use,
+        hub: &Hub,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Source> {
+        let mut fetch = |protocol, id: &str, path: &str| {
+            Ok(Source { protocol, path: hub.dataset_file(id, path, observe)? })
+        };
+        let mut split = |protocol, [id, train, test]: [&str; 3]| match purpose {
+            Use::Calibration => fetch(protocol, id, train),
+            Use::Evaluation => fetch(protocol, id, test),
+        };
+        match argument {
+            "wikitext2" => return split(Protocol::WikiText2, WIKITEXT2),
+            "ptb" => return split(Protocol::Ptb, PTB),
+            "c4" => return split(Protocol::C4, C4),
+            _ => {}
+        }
+        let Some(rest) = argument.strip_prefix("hf://datasets/") else {
+            return Source::file(argument);
+        };
+        check_kind(argument)?;
+        let (id, path) = on_hub(rest)?;
+        fetch(Protocol::Plain, &id, path)
+    }
+
+    /// A file, or `NAME:FILE`, which takes the file as a split of that data set
+    /// (`wikitext2`, `ptb` or `c4`). A `.raw` file is a split of WikiText.
     ///
     /// # Errors
     /// Where the file's kind is not known.
-    pub fn parse(text: &str) -> Result<Source> {
-        let (protocol, file) = match text.split_once(':') {
+    pub fn file(argument: &str) -> Result<Source> {
+        let (protocol, file) = match argument.split_once(':') {
             Some(("wikitext2", file)) => (Protocol::WikiText2, file),
             Some(("ptb", file)) => (Protocol::Ptb, file),
             Some(("c4", file)) => (Protocol::C4, file),
-            _ if text.ends_with(".raw") => (Protocol::WikiText2, text),
-            _ => (Protocol::Plain, text),
+            _ if argument.ends_with(".raw") => (Protocol::WikiText2, argument),
+            _ => (Protocol::Plain, argument),
         };
-        if !KINDS.iter().any(|kind| file.ends_with(kind)) {
-            return invalid!(
-                "{text}: cannot tell what this is; give a .txt (one text), .raw (a WikiText split), .jsonl, .json.gz or .parquet (a \"text\" or \"sentence\" field per row) or .npy (token ids) file"
-            );
-        }
+        check_kind(argument)?;
         Ok(Source { protocol, path: file.into() })
     }
 
@@ -156,6 +210,36 @@ impl Source {
     }
 }
 
+/// `ORG/NAME/PATH` or `ORG/NAME@REVISION/PATH`: the data set's id with its
+/// revision, and the path in it. A revision that is a ref has slashes of its own.
+fn on_hub(text: &str) -> Result<(String, &str)> {
+    let hint = || {
+        let what = "not a file on the hub; hf://datasets/ORG/NAME/PATH was expected";
+        Error::Usage(format!("hf://datasets/{text}: {what}"))
+    };
+    let mut parts = text.splitn(3, '/');
+    let (Some(org), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(hint());
+    };
+    if !name.ends_with("@refs") {
+        return Ok((format!("{org}/{name}"), path));
+    }
+    let mut parts = path.splitn(3, '/');
+    let (Some(kind), Some(which), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(hint());
+    };
+    Ok((format!("{org}/{name}/{kind}/{which}"), path))
+}
+
+fn check_kind(argument: &str) -> Result<()> {
+    if KINDS.iter().any(|kind| argument.ends_with(kind)) {
+        return Ok(());
+    }
+    invalid!(
+        "{argument}: cannot tell what this is; give wikitext2, ptb, c4, hf://datasets/ORG/NAME/PATH, or a .txt (one text), .raw (a WikiText split), .jsonl, .json.gz or .parquet (a \"text\" or \"sentence\" field per row) or .npy (token ids) file"
+    )
+}
+
 /// A row as the hub's `wikitext-2-raw-v1` has it: `""` for a blank line, any
 /// other with its own newline.
 fn wikitext_row(line: String) -> String {
@@ -165,6 +249,18 @@ fn wikitext_row(line: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_on_the_hub_are_named_as_python_names_them() {
+        let parts = |text| on_hub(text).unwrap();
+        assert_eq!(parts("allenai/c4/en/a.json.gz"), ("allenai/c4".into(), "en/a.json.gz"));
+        let (id, path) = parts("org/set@refs/convert/parquet/default/train/0000.parquet");
+        assert_eq!(
+            (id.as_str(), path),
+            ("org/set@refs/convert/parquet", "default/train/0000.parquet")
+        );
+        assert!(on_hub("org/set").is_err() && on_hub("org/set@refs/convert/x").is_err());
+    }
 
     #[test]
     fn wikitext_rows_are_the_hubs() {

@@ -6,6 +6,6 @@ pub mod rows;
 mod sampling;
 mod tokenizer;
 
-pub use data::Source;
+pub use data::{Source, Use};
 pub use sampling::Segments;
 pub use tokenizer::Tokenizer;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, invalid, usage};
 use rand_mt::Mt;
+use serde::Serialize;
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -41,7 +42,7 @@ impl PythonRandom {
 }
 
 /// Token segments of one length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Segments {
     /// The segments one after another.
     pub tokens: Vec<u32>,

@@ -18,7 +18,7 @@ use serde::Serialize;
 use std::path::Path;
 
 /// A zero-shot task, by lm-evaluation-harness's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Task {
     /// The last word of a passage (Paperno et al., 2016; OpenAI's version).
     LambadaOpenai,
@@ -69,6 +69,23 @@ impl Task {
         }
     }
 
+    /// Its data set on the hub, and in it the file of the split that is asked.
+    pub fn on_hub(self) -> [&'static str; 2] {
+        match self {
+            Task::LambadaOpenai => ["EleutherAI/lambada_openai", "data/lambada_test.jsonl"],
+            Task::HellaSwag => ["Rowan/hellaswag", "data/validation-00000-of-00001.parquet"],
+            Task::Piqa => ["baber/piqa@refs/convert/parquet", "default/validation/0000.parquet"],
+            Task::WinoGrande => {
+                ["allenai/winogrande", "winogrande_xl/validation-00000-of-00001.parquet"]
+            }
+            Task::ArcEasy => ["allenai/ai2_arc", "ARC-Easy/test-00000-of-00001.parquet"],
+            Task::ArcChallenge => ["allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet"],
+            Task::BoolQ => ["aps/super_glue", "boolq/validation-00000-of-00001.parquet"],
+            Task::Rte => ["nyu-mll/glue", "rte/validation-00000-of-00001.parquet"],
+            Task::OpenBookQa => ["allenai/openbookqa", "main/test-00000-of-00001.parquet"],
+        }
+    }
+
     /// Whether `acc_norm` is one of its metrics.
     fn has_acc_norm(self) -> bool {
         use Task::*;
@@ -87,7 +104,7 @@ impl std::str::FromStr for Task {
 }
 
 /// One question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// Per choice, what the model is given and what is scored after it.
     pub requests: Vec<[String; 2]>,
