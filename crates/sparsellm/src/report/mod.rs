@@ -1,11 +1,29 @@
-//! Records of a run: what the JSON output and `sparsellm.json` hold.
+//! Records of a run: what the JSON output and `sparsellm.json` hold, and what
+//! is written of many: tables and figures as CSV, Markdown and HTML.
+
+mod axis;
+mod csv;
+mod figures;
+mod group;
+mod html;
+mod markdown;
+mod one;
+mod page;
+mod plot;
+mod sections;
+mod sweep;
+
+pub use csv::csv;
+pub use html::html;
+pub use markdown::markdown;
+pub use sweep::{Dense, Measured, Run, Sweep};
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io::Write, path::Path};
 
 /// One pruned linear.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LinearReport {
     /// Fraction of its weights that are zero, as written.
     pub sparsity: f64,
@@ -21,13 +39,14 @@ pub struct LinearReport {
 }
 
 /// One pruned decoder layer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerReport {
     /// Its number, from 0.
     pub index: usize,
     /// Its linears by name.
     pub linears: BTreeMap<String, LinearReport>,
     /// SparseLLM: the feed-forward network's true error after each epoch.
+    #[serde(deserialize_with = "sweep::nulls_are_infinite")]
     pub ffn_error: Vec<f64>,
     /// SparseLLM: the epoch whose weights were kept, from 1; 0 for the local
     /// methods.
@@ -35,13 +54,15 @@ pub struct LayerReport {
 }
 
 /// Perplexity on one text before and after.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PerplexityReport {
     /// The text as the user named it.
     pub data: String,
     /// Of the model that was pruned.
+    #[serde(deserialize_with = "sweep::null_is_infinite")]
     pub dense: f64,
     /// Of the output.
+    #[serde(deserialize_with = "sweep::null_is_infinite")]
     pub pruned: f64,
     /// Windows measured.
     pub windows: usize,
@@ -50,7 +71,7 @@ pub struct PerplexityReport {
 }
 
 /// A model's accuracy on one zero-shot task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     /// The task's name.
     pub task: String,
@@ -72,7 +93,7 @@ pub struct TaskReport {
 }
 
 /// A whole run, as `prune --json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PruneReport {
     /// The model as the user named it.
     pub model: String,
@@ -87,7 +108,7 @@ pub struct PruneReport {
     /// The process's largest resident memory so far.
     pub peak_rss_bytes: u64,
     /// Perplexity before and after, where it was asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub perplexity: Vec<PerplexityReport>,
     /// The pruned decoder layers in order.
     pub layers: Vec<LayerReport>,
