@@ -35,6 +35,8 @@ pub enum Command {
     Prune(Box<Prune>),
     /// Measure a model's perplexity and its accuracy on zero-shot tasks
     Eval(Eval),
+    /// Prune and measure a grid of models, methods and settings, and report
+    Sweep(Sweep),
     /// Show a model's tensors, their sparsity and their N:M patterns
     Inspect(Inspect),
     /// Prune two small embedded models with every method and compare
@@ -189,6 +191,18 @@ pub struct Eval {
 }
 
 #[derive(clap::Args)]
+pub struct Sweep {
+    /// The recipe, a .toml file; recipes/ has some
+    pub recipe: PathBuf,
+    /// Folder for the results; what an interrupted sweep has finished there is not done again
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
 pub struct Inspect {
     /// A Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name,
     /// org/name@revision)
@@ -296,4 +310,20 @@ pub fn open(model: &str, hub: &Hub) -> Result<sparsellm::Model> {
     let folder = hub.model(model, &mut |event| progress.event(&event))?;
     drop(progress);
     sparsellm::Model::open(&folder)
+}
+
+/// What a report calls a model or a text: a file by its name, another by what
+/// was written.
+pub fn label(name: &str) -> String {
+    let (before, file) = match name.rsplit_once(':') {
+        Some((before, file)) => (format!("{before}:"), file),
+        None => (String::new(), name),
+    };
+    match Path::new(file) {
+        path if path.exists() => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            format!("{before}{}", name.to_string_lossy())
+        }
+        _ => name.into(),
+    }
 }

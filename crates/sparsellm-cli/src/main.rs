@@ -7,6 +7,7 @@ mod eval;
 mod inspect;
 mod progress;
 mod prune;
+mod sweep;
 
 use clap::Parser;
 use sparsellm::{Error, Hub, Result};
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         args::Command::Prune(args) => prune::run(&args, &hub),
         args::Command::Eval(args) => eval::run(&args, &hub),
+        args::Command::Sweep(args) => sweep::run(&args, &hub),
         args::Command::Inspect(args) => inspect::run(&args, &hub),
         args::Command::Demo(args) => demo::run(&args),
     };

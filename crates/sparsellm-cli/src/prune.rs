@@ -1,14 +1,15 @@
 //! `sparsellm prune`.
 
-use crate::{args, eval, print, print_json, progress::Progress};
+use crate::{args, args::label, eval, print, print_json, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Hub, Model, Result, Settings, Tokenizer, Writer,
+    checkpoint::REPORT,
     pipeline::{self, Calibration},
-    report::{LayerReport, PerplexityReport, PruneReport},
+    report::{self, Dense, LayerReport, Measured, PerplexityReport, PruneReport, Run, Sweep},
     text::{Segments, Use},
 };
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let started = Instant::now();
@@ -36,7 +37,8 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     drop(progress);
     let sparsity = overall_sparsity(&model, &layers);
     let segments = calibration.as_ref().map(|c| &c.segments);
-    writer.finish(&record(args, &model, &settings, segments, sparsity, &layers)?)?;
+    let record = record(args, &model, &settings, segments, sparsity, &layers)?;
+    writer.finish(&record)?;
     let seconds = (started.elapsed() - evaluation).as_secs_f64();
     let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
     let perplexity: Vec<PerplexityReport> = texts
@@ -60,6 +62,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         perplexity,
         layers,
     };
+    write_html(&report, &record, &args.output)?;
     if args.json {
         return print_json(&report);
     }
@@ -81,6 +84,54 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Adds `report.html` to the finished checkpoint. It says nothing (times, paths)
+/// that would differ between two equal runs.
+fn write_html(report: &PruneReport, record: &Value, output: &Path) -> Result<()> {
+    let measured = |figure: fn(&PerplexityReport) -> f64| {
+        let of = |p: &PerplexityReport| Measured {
+            data: label(&p.data),
+            perplexity: figure(p),
+            windows: p.windows,
+            seq_len: p.seq_len,
+        };
+        report.perplexity.iter().map(of).collect()
+    };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let mut settings = BTreeMap::new();
+    for (key, value) in record["settings"].as_object().into_iter().flatten() {
+        match value {
+            Value::Null => {}
+            Value::Object(calibration) => {
+                settings.extend(
+                    calibration.iter().map(|(key, v)| (format!("calibration {key}"), text(v))),
+                );
+            }
+            _ if key == "method" || key == "pattern" => {}
+            value => drop(settings.insert(key.replace('_', "-"), text(value))),
+        }
+    }
+    let (model, pattern) = (label(&report.model), text(&record["settings"]["pattern"]));
+    let run = Run {
+        model: model.clone(),
+        method: report.method.clone(),
+        pattern,
+        settings,
+        sparsity: report.sparsity,
+        seconds: None,
+        peak_rss_bytes: None,
+        perplexity: measured(|p| p.pruned),
+        tasks: Vec::new(),
+        layers: report.layers.clone(),
+    };
+    let sweep = Sweep {
+        title: format!("{model}, pruned"),
+        version: env!("CARGO_PKG_VERSION").into(),
+        dense: vec![Dense { model, perplexity: measured(|p| p.dense), tasks: Vec::new() }],
+        runs: vec![run],
+    };
+    report::write(&output.join(REPORT), &report::html(&sweep))
 }
 
 /// The method's own settings, with what was asked for in their place.

@@ -6,7 +6,7 @@ pub(crate) mod pytorch;
 pub(crate) mod safetensors;
 mod writer;
 
-pub use writer::Writer;
+pub use writer::{REPORT, Writer};
 
 use crate::error::{Error, Result, invalid};
 use crate::linalg::Matrix;

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// knows a folder that may be replaced.
 pub const RECORD: &str = "sparsellm.json";
 
+/// The run's report in the output folder, for people.
+pub const REPORT: &str = "report.html";
+
 /// Files that hold weights in some format: never carried over, since the
 /// output holds the pruned weights as safetensors.
 const WEIGHT_EXTENSIONS: [&str; 9] =
@@ -272,7 +275,7 @@ fn carry_over(from: &Path, to: &Path) -> Result<()> {
         let is_weight = WEIGHT_EXTENSIONS.iter().any(|ext| {
             lower.ends_with(&format!(".{ext}")) || lower.ends_with(&format!(".{ext}.index.json"))
         });
-        if lower == RECORD || lower.starts_with('.') || is_weight {
+        if lower == RECORD || lower == REPORT || lower.starts_with('.') || is_weight {
             continue;
         }
         fs::copy(&path, to.join(name)).map_err(|e| Error::io(&path, e))?;
