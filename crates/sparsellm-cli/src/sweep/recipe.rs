@@ -163,11 +163,18 @@ fn combinations(options: &Table) -> Parsed<Vec<Vec<(&str, String)>>> {
     let mut out = vec![Vec::new()];
     for axis in axes {
         let axis = axis?;
-        if !axis.is_empty() {
-            let with =
-                |so_far: Vec<_>| axis.iter().map(move |v| [&so_far[..], &[v.clone()]].concat());
-            out = out.into_iter().flat_map(with).collect();
+        if axis.is_empty() {
+            continue;
         }
+        let mut longer = Vec::new();
+        for so_far in &out {
+            for value in &axis {
+                let mut one: Vec<_> = so_far.clone();
+                one.push(value.clone());
+                longer.push(one);
+            }
+        }
+        out = longer;
     }
     Ok(out)
 }

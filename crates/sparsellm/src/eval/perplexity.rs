@@ -62,7 +62,7 @@ fn window_losses(
     tokens: &[u32],
     seq_len: usize,
 ) -> Result<Vec<f64>> {
-    let next = |t: usize| if (t + 1) % seq_len == 0 { None } else { Some(tokens[t + 1]) };
+    let next = |t: usize| (!(t + 1).is_multiple_of(seq_len)).then(|| tokens[t + 1]);
     let targets: Vec<Option<u32>> = (0..tokens.len()).map(next).collect();
     let scored = head::score(model, hidden, &targets)?;
     let loss = |window: &[Option<head::Scored>]| {

@@ -31,7 +31,7 @@ fn lambada(row: &Value) -> Parsed<Item> {
 /// `{activity_label}: {ctx_a} {ctx_b}`, tidied; the endings, tidied.
 fn hellaswag(row: &Value) -> Parsed<Item> {
     let (label, a, b) = (text(row, "activity_label")?, text(row, "ctx_a")?, text(row, "ctx_b")?);
-    let context = tidy(&format!("{label}: {a} {}", capitalize(b)));
+    let context = tidy(format!("{label}: {a} {}", capitalize(b)));
     let endings = texts(row, "endings")?;
     choices(&context, endings.into_iter().map(tidy).collect(), number(row, "label")?)
 }
