@@ -237,25 +237,30 @@ fn record(
             "method": settings.method.name(),
             "pattern": settings.pattern.to_string(),
             "layers": settings.layers.as_ref().map(|r| format!("{}..{}", r.start, r.end)),
-            "alpha": settings.alpha,
-            "beta": settings.beta,
+            "alpha": settings.alpha.map(decimal),
+            "beta": settings.beta.map(decimal),
             "epochs": settings.epochs,
-            "damping": settings.damping,
+            "damping": decimal(settings.damping),
             "block_size": settings.block_size,
             "bits": settings.bits,
             "true_sequential": settings.true_sequential,
             "solver": settings.solver,
             "mask_scope": settings.mask_scope,
             "refit": settings.refit,
-            "allocation": settings.allocation,
+            "allocation": decimal(settings.allocation),
             "sequential_refit": settings.sequential_refit,
-            "target": settings.target,
-            "neuron_weights": settings.neuron_weights,
+            "target": decimal(settings.target),
+            "neuron_weights": decimal(settings.neuron_weights),
             "calibration": calibration,
         },
         "sparsity": sparsity,
         "layers": layers,
     }))
+}
+
+/// An f32 as it was written: 0.01, not 0.009999999776.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// The process's largest resident memory so far; 0 where the system does not
