@@ -132,6 +132,25 @@ fn a_file_cut_anywhere_is_refused_or_shorter() {
     }
 }
 
+/// The parquet crate asserts what a damaged file does not keep.
+#[test]
+fn every_damaged_byte_is_an_error_or_harmless() {
+    let whole = std::fs::read(path("none.parquet")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.parquet");
+    let mut refused = 0;
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] = 221;
+        std::fs::write(&file, bytes).unwrap();
+        if let Err(e) = windows(&file.display().to_string()) {
+            assert!(e.to_string().starts_with(&file.display().to_string()), "byte {at}: {e}");
+            refused += 1;
+        }
+    }
+    assert!(refused > whole.len() / 4, "{refused}");
+}
+
 proptest! {
     #[test]
     fn damaged_files_never_panic(

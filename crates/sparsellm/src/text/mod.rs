@@ -2,6 +2,7 @@
 
 mod data;
 mod npy;
+mod parquet;
 pub mod rows;
 mod sampling;
 mod tokenizer;

@@ -1,8 +1,8 @@
 //! Files of rows: JSON (an array, or one object a line), parquet, or lines of
 //! text. Gzip and bzip2 are undone on the way.
 
+use super::parquet;
 use crate::error::{Error, Result};
-use parquet::file::serialized_reader::SerializedFileReader;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -32,7 +32,7 @@ pub type Rows<T> = Box<dyn Iterator<Item = Result<Row<T>>>>;
 /// or lacks what `T` needs, with file and row.
 pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
     if path.extension().is_some_and(|e| e == "parquet") {
-        return parquet_rows(path);
+        return numbered(path, parquet::values(path)?);
     }
     let mut reader = open(path)?;
     let start = reader.fill_buf().map_err(|e| unreadable(path, 1, &e))?;
@@ -124,17 +124,6 @@ fn json_array<T: DeserializeOwned + 'static>(
         Error::Invalid(format!("{}: line {line}: {what}", path.display()))
     })?;
     numbered(path, values.into_iter().map(Ok))
-}
-
-fn parquet_rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let damaged = |e| {
-        let what = format!("damaged or unreadable parquet file ({e}); download it again");
-        Error::Invalid(format!("{}: {what}", path.display()))
-    };
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
-    let rows = reader.into_iter();
-    numbered(path, rows.map(|row| row.map(|row| row.to_json_value()).map_err(|e| e.to_string())))
 }
 
 /// Values that are rows one after another, read as `T`.
