@@ -118,6 +118,9 @@ pub struct Prune {
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
     pub max_windows: Option<usize>,
+    /// Also tell where the time went: seconds, GFLOP/s and share of the machine's peak per phase
+    #[arg(long)]
+    pub profile: bool,
     /// Replace the output folder if it holds an earlier result
     #[arg(long)]
     pub force: bool,

@@ -5,6 +5,7 @@ mod args;
 mod demo;
 mod eval;
 mod inspect;
+mod profile;
 mod progress;
 mod prune;
 mod sweep;

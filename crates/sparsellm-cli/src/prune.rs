@@ -1,6 +1,6 @@
 //! `sparsellm prune`.
 
-use crate::{args, args::label, eval, print, print_json, progress::Progress};
+use crate::{args, args::label, eval, print, print_json, profile::Ledger, progress::Progress};
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Hub, Model, Result, Settings, Tokenizer, Writer,
@@ -29,6 +29,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let evaluation = Instant::now();
     let dense = measure(&model)?;
     let evaluation = evaluation.elapsed();
+    let ledger = args.profile.then(Ledger::open);
     let mut progress = Progress::new();
     let layers =
         pipeline::prune(&model, calibration.as_ref(), &settings, &mut writer, &mut |event| {
@@ -39,6 +40,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let segments = calibration.as_ref().map(|c| &c.segments);
     let record = record(args, &model, &settings, segments, sparsity, &layers)?;
     writer.finish(&record)?;
+    let ledger = ledger.map(Ledger::close);
     let seconds = (started.elapsed() - evaluation).as_secs_f64();
     let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
     let perplexity: Vec<PerplexityReport> = texts
@@ -63,8 +65,14 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         layers,
     };
     write_html(&report, &record, &args.output)?;
+    if let Some(ledger) = &ledger {
+        eprint!("{ledger}");
+    }
     if args.json {
-        return print_json(&report);
+        return match &ledger {
+            None => print_json(&report),
+            Some(ledger) => print_json(&with_profile(&report, ledger)?),
+        };
     }
     print(&format!(
         "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory\n",
@@ -84,6 +92,14 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// The report's JSON with the ledger's in it.
+fn with_profile(report: &PruneReport, ledger: &Ledger) -> Result<Value> {
+    let mut json = serde_json::to_value(report)
+        .map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))?;
+    json["profile"] = ledger.json();
+    Ok(json)
 }
 
 /// Adds `report.html` to the finished checkpoint. It says nothing (times, paths)

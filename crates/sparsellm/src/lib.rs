@@ -30,6 +30,7 @@ pub mod hub;
 pub mod linalg;
 pub mod model;
 pub mod pipeline;
+pub mod profile;
 pub mod prune;
 pub mod report;
 pub mod settings;

@@ -1,6 +1,7 @@
 //! Cholesky factors of damped Gram matrices.
 
 use super::{Gram, Matrix, View, matmul, matmul_nt};
+use crate::profile::{self, Phase, phase};
 use faer::{
     MatMut, MatRef, Par, Spec,
     dyn_stack::{MemBuffer, MemStack},
@@ -16,6 +17,7 @@ const ATTEMPTS: usize = 8;
 /// holds L's columns one after another. `None` where it is not positive
 /// definite or not finite.
 fn cholesky(mut a: Vec<f32>, d: usize) -> Option<Vec<f32>> {
+    profile::count(d * d * d / 3, d * (d + 1));
     let view = MatMut::from_column_major_slice_mut(&mut a, d, d);
     let params = Spec::<llt::factor::LltParams, f32>::default();
     let mut buffer =
@@ -82,6 +84,7 @@ impl InverseFactor {
             h
         };
         let (l, damping) = damped_cholesky(reversed, damping, mean as f32)?;
+        profile::count(d * d * d / 3, d * (d + 1));
         let mut u = Matrix::zeros(d, d);
         triangular_inverse::invert_lower_triangular(
             MatMut::from_column_major_slice_mut(&mut u.data, d, d),
@@ -168,6 +171,10 @@ impl CholeskyFactor {
     /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
     /// where that fails; `None` where nothing helps (non-finite data).
     pub fn of_gram(gram: &Gram, damping: f32) -> Option<Self> {
+        phase(Phase::Factor, || Self::of_damped(gram, damping))
+    }
+
+    fn of_damped(gram: &Gram, damping: f32) -> Option<Self> {
         let mean = gram.diagonal().iter().map(|&v| f64::from(v)).sum::<f64>();
         let mean = (mean / gram.dim().max(1) as f64) as f32;
         let scale = if mean > 0.0 { mean } else { 1.0 };
@@ -193,6 +200,10 @@ impl CholeskyFactor {
 
     fn solve_in_place(&self, x: &mut Matrix) {
         let l = MatRef::from_column_major_slice(&self.l, self.d, self.d);
+        profile::count(
+            2 * x.rows * self.d * self.d,
+            2 * x.rows * self.d + self.d * (self.d + 1) / 2,
+        );
         let rows = super::panel(x.rows);
         x.data.par_chunks_mut((rows * self.d).max(1)).for_each(|rows| {
             let n = rows.len() / self.d;

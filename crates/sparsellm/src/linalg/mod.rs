@@ -11,6 +11,7 @@ mod kernels;
 pub use factor::{CholeskyFactor, InverseFactor};
 pub use kernels::{dot, exp_sum, gelu, relu, silu, silu_grad, softmax, vectorized};
 
+use crate::profile::{self, Phase, phase};
 use faer::{
     Accum, MatMut, MatRef, Par,
     linalg::matmul::{self, triangular::BlockStructure},
@@ -153,6 +154,8 @@ fn matmul_into(c: &mut Matrix, add: bool, alpha: f32, a: MatRef<f32>, b: MatRef<
     if cols == 0 {
         return;
     }
+    let (n, k) = (c.rows, a.ncols());
+    profile::count(2 * n * k * cols, n * k + k * cols + n * cols);
     let accum = if add { Accum::Add } else { Accum::Replace };
     c.data.par_chunks_mut(rows * cols).enumerate().for_each(|(i, out)| {
         let n = out.len() / cols;
@@ -169,10 +172,12 @@ pub fn sub_matmul_right_of(c: &mut Matrix, c0: usize, a: View, b: View) {
     if c0 >= cols {
         return;
     }
-    let (a, b) = (a.faer(), b.faer().subcols(c0, cols - c0));
+    let (n, k, m) = (c.rows, a.cols, cols - c0);
+    profile::count(2 * n * k * m, n * k + k * m + 2 * n * m);
+    let (a, b) = (a.faer(), b.faer().subcols(c0, m));
     c.data.par_chunks_mut(rows * cols).enumerate().for_each(|(i, out)| {
         let n = out.len() / cols;
-        let out = MatMut::from_row_major_slice_mut(out, n, cols).subcols_mut(c0, cols - c0);
+        let out = MatMut::from_row_major_slice_mut(out, n, cols).subcols_mut(c0, m);
         matmul::matmul(out, Accum::Add, a.subrows(i * rows, n), b, -1.0, Par::Seq);
     });
 }
@@ -197,7 +202,12 @@ impl Gram {
         let d = self.lower.cols;
         debug_assert_eq!(x.cols, d);
         self.tokens += x.rows;
-        let x = x.faer();
+        phase(Phase::Gram, || self.add_product(x.faer()));
+    }
+
+    fn add_product(&mut self, x: MatRef<f32>) {
+        let d = self.lower.cols;
+        profile::count(x.nrows() * d * (d + 1), x.nrows() * d + d * (d + 1));
         let rows = panel(d);
         self.lower.data.par_chunks_mut(rows * d).enumerate().for_each(|(i, out)| {
             let (n, first) = (out.len() / d, i * rows);
@@ -247,6 +257,41 @@ impl Gram {
             }
         });
         full
+    }
+
+    /// `tr(W G Wᵀ) = ‖X Wᵀ‖²`, the energy of the outputs of `w: [d_out, d]`.
+    /// With L the lower triangle of G, `G = L + Lᵀ − diag G`, so that half of
+    /// the product is enough.
+    pub fn energy(&self, w: &Matrix) -> f64 {
+        let d = self.dim();
+        let values = 2 * w.data.len() + d * (d + 1) / 2;
+        profile::count(w.data.len() * (d + 1), values);
+        let lower = MatRef::from_row_major_slice(&self.lower.data, d, d);
+        let diagonal = self.diagonal();
+        let energy = |w: &[f32]| -> f64 {
+            let mut wl = vec![0.0; w.len()];
+            matmul::triangular::matmul(
+                MatMut::from_row_major_slice_mut(&mut wl, w.len() / d, d),
+                BlockStructure::Rectangular,
+                Accum::Replace,
+                MatRef::from_row_major_slice(w, w.len() / d, d),
+                BlockStructure::Rectangular,
+                lower,
+                BlockStructure::TriangularLower,
+                1.0,
+                Par::Seq,
+            );
+            let rows = w.chunks_exact(d).zip(wl.chunks_exact(d));
+            let row = |(w, wl): (&[f32], &[f32])| {
+                let squares =
+                    w.iter().zip(&diagonal).map(|(w, g)| f64::from(w * w) * f64::from(*g));
+                2.0 * f64::from(dot(w, wl)) - squares.sum::<f64>()
+            };
+            rows.map(row).sum()
+        };
+        let rows = panel(w.rows);
+        let parts: Vec<f64> = w.data.par_chunks((rows * d).max(1)).map(energy).collect();
+        parts.iter().sum()
     }
 
     /// Forgets every token.
@@ -310,6 +355,16 @@ mod tests {
             c
         });
         assert_eq!(g.tokens, 100);
+    }
+
+    #[test]
+    fn the_energy_is_that_of_the_outputs() {
+        let (x, w) = (arbitrary(70, 45, 8), arbitrary(37, 45, 9));
+        let mut g = Gram::new(45);
+        g.add(x.view());
+        let outputs = naive(&x, &w.transposed());
+        let want: f64 = outputs.data.iter().map(|v| f64::from(*v).powi(2)).sum();
+        assert!((g.energy(&w) / want - 1.0).abs() < 1e-5);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Linear, Norm, Rope, rope};
 use crate::linalg::{Matrix, View, softmax};
+use crate::profile;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
@@ -66,6 +67,8 @@ impl Attention {
     /// `softmax(QKᵀ/√head_dim) V` per segment and head, causally masked.
     fn attend(&self, q: &Matrix, k: &Matrix, v: &Matrix, seq_len: usize) -> Matrix {
         let (hd, segments) = (self.head_dim, q.rows / seq_len.max(1));
+        // Causal: half of QKᵀ, and half of its product with V.
+        profile::count(2 * q.rows * seq_len * self.heads * hd, 2 * q.data.len() + 2 * k.data.len());
         let heads: Vec<Vec<f32>> = (0..segments * self.heads)
             .into_par_iter()
             .map(|task| {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::linalg::Matrix;
 use crate::model::{Group, Model};
+use crate::profile::{Phase, phase};
 use crate::prune::Pattern;
 use crate::settings::Settings;
 use rayon::prelude::*;
@@ -35,7 +36,8 @@ pub fn allocate(
     };
     let mut known = calibration.outliers.borrow_mut();
     if known.len() < range.end {
-        *known = outliers(model, hidden, calibration.segments.seq_len, range.end, observe)?;
+        let seq_len = calibration.segments.seq_len;
+        *known = phase(Phase::Forward, || outliers(model, hidden, seq_len, range.end, observe))?;
     }
     let sparsities = sparsities(&known[range.clone()], rho, f64::from(settings.allocation));
     Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())

@@ -4,8 +4,9 @@
 use super::{CHUNK, chunks, for_each_chunk};
 use crate::error::{Error, Result, invalid};
 use crate::event::Event;
-use crate::linalg::{Gram, Matrix, View, dot, matmul_nt};
+use crate::linalg::{Gram, Matrix, View};
 use crate::model::{DecoderLayer, FeedForward, Group, Model};
+use crate::profile::{Phase, phase};
 use crate::prune::pattern::measured_sparsity;
 use crate::prune::{Method, magnitude, solver::Problem, sparsellm, wanda};
 use crate::report::{LayerReport, LinearReport};
@@ -91,16 +92,18 @@ impl LayerWork<'_> {
         let local = if global { &Group::ALL[..2] } else { &Group::ALL[..] };
         // The global method's X is the dense layer's, unless recaptured.
         let sequential = self.settings.true_sequential;
-        let mut x = (global && !sequential).then(|| self.ffn_inputs(hidden));
+        let ffn_inputs = |work: &Self| phase(Phase::Forward, || work.ffn_inputs(hidden));
+        let mut x = (global && !sequential).then(|| ffn_inputs(self));
         for groups in local.chunks(if sequential { 1 } else { local.len() }) {
-            let statistics = self.capture(hidden, groups);
+            let statistics = phase(Phase::Forward, || self.capture(hidden, groups));
             for (&group, statistics) in groups.iter().zip(statistics) {
                 self.prune_group(group, statistics, &mut report)?;
             }
         }
         if global {
-            let x = x.take().unwrap_or_else(|| self.ffn_inputs(hidden));
-            let reference = dense.map(|dense| self.ffn_reference(hidden, dense));
+            let x = x.take().unwrap_or_else(|| ffn_inputs(self));
+            let reference =
+                dense.map(|dense| phase(Phase::Forward, || self.ffn_reference(hidden, dense)));
             self.prune_ffn(&x, reference, &mut report)?;
         }
         Ok(report)
@@ -177,7 +180,7 @@ impl LayerWork<'_> {
             let before = problem.as_ref().map(|_| linear.weight.clone());
             let w = &mut linear.weight;
             match &problem {
-                None => local(w),
+                None => phase(Phase::Solve, || local(w)),
                 Some(problem) if settings.method.only_removes() => {
                     problem.prune_by(w, |w, _| local(w))
                 }
@@ -276,7 +279,7 @@ impl LayerWork<'_> {
             return invalid!("layer {} has no linear {name}", self.index);
         };
         let stored = format!("{}{name}.weight", self.prefix);
-        self.model.checkpoint.round(&stored, &mut linear.weight.data)?;
+        phase(Phase::Write, || self.model.checkpoint.round(&stored, &mut linear.weight.data))?;
         if let Some(w) = linear.weight.data.iter().find(|w| !w.is_finite()) {
             return invalid!(
                 "{stored}: a pruned weight became {w} in the checkpoint's number type; raise --damping, or convert the checkpoint to bf16 or f32"
@@ -292,14 +295,7 @@ impl LayerWork<'_> {
 
 /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.
 fn output_error(gram: &Gram, before: &Matrix, after: &Matrix) -> f64 {
-    let g = gram.scaled(1.0);
-    let energy = |m: &Matrix| -> f64 {
-        let mg = matmul_nt(m.view(), g.view());
-        let rows: Vec<f64> =
-            (0..m.rows).into_par_iter().map(|i| f64::from(dot(m.row(i), mg.row(i)))).collect();
-        rows.iter().sum()
-    };
     let mut delta = before.clone();
     delta.data.iter_mut().zip(&after.data).for_each(|(d, a)| *d -= a);
-    energy(&delta) / energy(before).max(f64::MIN_POSITIVE)
+    gram.energy(&delta) / gram.energy(before).max(f64::MIN_POSITIVE)
 }

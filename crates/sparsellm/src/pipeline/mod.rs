@@ -9,6 +9,7 @@ use crate::error::{Result, usage};
 use crate::event::Event;
 use crate::linalg::Matrix;
 use crate::model::{DecoderLayer, Model};
+use crate::profile::{Phase, phase};
 use crate::prune::sparsellm;
 use crate::report::LayerReport;
 use crate::settings::Settings;
@@ -65,7 +66,7 @@ pub fn prune(
     };
     let mut reports = Vec::new();
     for index in 0..range.end {
-        let layer = model.layer(index)?;
+        let layer = phase(Phase::Read, || model.layer(index))?;
         if let Some(dense) = &mut dense {
             run(&layer, dense, seq_len);
         }
@@ -83,7 +84,8 @@ pub fn prune(
         let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
         let report = work.prune(&hidden, dense.as_ref())?;
         for linear in work.layer.all_linears() {
-            writer.write(&format!("{}{}.weight", work.prefix, linear.name), &linear.weight.data)?;
+            let name = format!("{}{}.weight", work.prefix, linear.name);
+            phase(Phase::Write, || writer.write(&name, &linear.weight.data))?;
         }
         if index + 1 < range.end {
             run(&work.layer, &mut hidden, seq_len);
@@ -96,7 +98,9 @@ pub fn prune(
 
 /// Takes hidden states through a layer.
 fn run(layer: &DecoderLayer, hidden: &mut Matrix, seq_len: usize) {
-    for_each_chunk(hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
+    phase(Phase::Forward, || {
+        for_each_chunk(hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
+    });
 }
 
 /// Values of `hidden` in whole segments of about [`CHUNK`] tokens.

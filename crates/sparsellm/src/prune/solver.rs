@@ -12,6 +12,7 @@ use super::{
     sparsegpt::{self, Sweep},
 };
 use crate::linalg::{Gram, InverseFactor, Matrix, matmul};
+use crate::profile::{Phase, phase};
 use std::str::FromStr;
 
 /// Which solver finds mask and weights.
@@ -75,6 +76,10 @@ pub struct Problem {
 impl Problem {
     /// Makes `gram` ready; `None` where it is not finite.
     pub fn new(gram: &Gram, options: Options) -> Option<Problem> {
+        phase(Phase::Factor, || Self::of(gram, options))
+    }
+
+    fn of(gram: &Gram, options: Options) -> Option<Problem> {
         let factor = InverseFactor::new(gram, options.damping)?;
         let needed = options.refit > 0 || options.solver == Solver::Admm;
         let hessian = needed.then(|| factor.hessian(gram));
@@ -99,11 +104,13 @@ impl Problem {
     /// Prunes `w` with `prune`, which is given `W H` where there is an H, and
     /// refits what it keeps.
     pub fn prune_by(&self, w: &mut Matrix, prune: impl FnOnce(&mut Matrix, Option<&Matrix>)) {
-        let Some(h) = &self.hessian else { return prune(w, None) };
-        self.factor.kill(w);
-        let b = matmul(w.view(), h.view());
-        prune(w, Some(&b));
-        refit(w, h, &b, self.options.refit);
+        phase(Phase::Solve, || {
+            let Some(h) = &self.hessian else { return prune(w, None) };
+            self.factor.kill(w);
+            let b = matmul(w.view(), h.view());
+            prune(w, Some(&b));
+            refit(w, h, &b, self.options.refit);
+        });
     }
 }
 

@@ -35,6 +35,7 @@ use super::{
 use crate::error::{Result, invalid};
 use crate::linalg::{CholeskyFactor, Matrix};
 use crate::model::{Activation, FeedForward, Linear};
+use crate::profile::{Phase, phase};
 use passes::{Pass, Start};
 
 /// Relative damping λ/mean(diag G) of the least-squares problems.
@@ -145,7 +146,7 @@ fn alternate(
     mut observe: impl FnMut(usize, f64),
 ) -> Result<Outcome> {
     let not_finite = "the calibration activations are not finite or all zero";
-    let start = Start::new(updates, first, last, x, reference, settings);
+    let start = phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings));
     let Start { mut state, target, norm, xx, mut sums, neuron_weights } = start;
     // X does not change: one factor serves every first linear and every epoch.
     let Some(problem_x) = Problem::new(&xx, settings.solver) else {
@@ -163,24 +164,26 @@ fn alternate(
             // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹
             let Some(factor_x) = &least_squares_x else { break };
             for (linear, zx) in first.iter_mut().zip(&sums.zx) {
-                linear.weight = factor_x.solve_rows(zx.view());
+                linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
             }
         }
         for (linear, weights) in first.iter_mut().zip(&neuron_weights) {
             problem_x.prune(&mut linear.weight, settings.pattern, weights.as_deref());
         }
         if settings.sequential_refit {
-            Pass { updates, first, last, x, target: &target, settings }.activations(&mut sums);
+            let pass = Pass { updates, first, last, x, target: &target, settings };
+            phase(Phase::Forward, || pass.activations(&mut sums));
         } else if epoch > 1 {
             // W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹
             let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
             let Some(factor_a) = factor_a else { break };
-            last.weight = factor_a.solve_rows(sums.ta.view());
+            last.weight = phase(Phase::Weights, || factor_a.solve_rows(sums.ta.view()));
         }
         let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else { break };
         if let Some(dense) = &dense_last {
             // W̄₂ likewise, a being what the pruned first linears really give.
-            last.weight = problem_a.factor.least_squares(&sums.ta, x.rows, dense);
+            let factor = &problem_a.factor;
+            last.weight = phase(Phase::Weights, || factor.least_squares(&sums.ta, x.rows, dense));
         }
         problem_a.prune(&mut last.weight, settings.pattern, None);
         drop(problem_a);
@@ -190,7 +193,8 @@ fn alternate(
         }
         let pass = Pass { updates, first, last, x, target: &target, settings };
         let goes_on = epoch < settings.epochs;
-        let error = pass.run(&mut state, goes_on.then_some(&mut sums)) / norm;
+        let sums = goes_on.then_some(&mut sums);
+        let error = phase(Phase::Forward, || pass.run(&mut state, sums)) / norm;
         errors.push(error);
         observe(epoch, error);
         // The guard: the layer ends with its best iterate.

@@ -4,6 +4,7 @@
 use super::{Settings, Updates};
 use crate::linalg::{CholeskyFactor, Gram, Matrix, View, add_matmul_tn, matmul_nt};
 use crate::model::Linear;
+use crate::profile::{Phase, phase};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -163,7 +164,7 @@ impl<U: Updates> Pass<'_, '_, U> {
         for rows in chunks(self.x.rows, self.settings.chunk) {
             let a = phi(self.updates, &self.pre(&rows));
             sums.aa.add(a.view());
-            add_matmul_tn(&mut sums.ta, 1.0, self.target.rows(rows), a.view());
+            add_product(&mut sums.ta, self.target.rows(rows), a.view());
         }
     }
 
@@ -178,7 +179,8 @@ impl<U: Updates> Pass<'_, '_, U> {
             if !sequential {
                 sums.clear_last(d, d_ff);
             }
-            a_solver(&self.last.weight, self.settings.beta / self.settings.alpha)
+            let ratio = self.settings.beta / self.settings.alpha;
+            phase(Phase::A, || a_solver(&self.last.weight, ratio))
         });
         for rows in chunks(self.x.rows, self.settings.chunk) {
             let x = self.x.rows(rows.clone());
@@ -187,22 +189,22 @@ impl<U: Updates> Pass<'_, '_, U> {
             let out = matmul_nt(phi(self.updates, &pre).view(), self.last.weight.view());
             error += difference(y, &out);
             let (Some(sums), Some(solver)) = (sums.as_deref_mut(), &solver) else { continue };
-            let a = self.update_a(&rows, state, y, solver);
-            self.update_state(&rows, state, &a, &pre);
+            let a = phase(Phase::A, || self.update_a(&rows, state, y, solver));
+            phase(Phase::Z, || self.update_state(&rows, state, &a, &pre));
             if !sequential {
                 sums.aa.add(a.view());
-                add_matmul_tn(&mut sums.ta, 1.0, y, a.view());
+                add_product(&mut sums.ta, y, a.view());
             }
             for ((linear, state), zx) in self.first.iter().zip(state.iter()).zip(&mut sums.zx) {
                 let z = state.rows(rows.clone());
                 match &linear.bias {
-                    None => add_matmul_tn(zx, 1.0, z, x),
+                    None => add_product(zx, z, x),
                     Some(bias) => {
                         let mut z = z.to_matrix();
                         for row in z.data.chunks_exact_mut(d_ff) {
                             row.iter_mut().zip(bias).for_each(|(z, b)| *z -= b);
                         }
-                        add_matmul_tn(zx, 1.0, z.view(), x);
+                        add_product(zx, z.view(), x);
                     }
                 }
             }
@@ -247,6 +249,11 @@ impl<U: Updates> Pass<'_, '_, U> {
             _ => {}
         }
     }
+}
+
+/// `C += AᵀB`, a sum over tokens.
+fn add_product(c: &mut Matrix, a: View, b: View) {
+    phase(Phase::Gram, || add_matmul_tn(c, 1.0, a, b));
 }
 
 /// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d

@@ -1,0 +1,84 @@
+//! `prune --profile`: the library's ledger of phases as a table and as JSON.
+
+use serde_json::{Value, json};
+use sparsellm::profile::{Entry, Phase, gemm_peak};
+use std::{fmt, time::Instant};
+
+/// What the phases took between opening and closing.
+pub struct Ledger {
+    /// Flop/s of the machine's matrix product.
+    peak: f64,
+    started: Instant,
+    seconds: f64,
+    phases: Vec<(Phase, Entry)>,
+}
+
+impl Ledger {
+    /// Measures the machine, and starts the clock.
+    pub fn open() -> Ledger {
+        let peak = gemm_peak();
+        let phases = Phase::ALL.map(|phase| (phase, phase.entry())).to_vec();
+        Ledger { peak, started: Instant::now(), seconds: 0.0, phases }
+    }
+
+    /// Stops the clock.
+    pub fn close(mut self) -> Ledger {
+        self.seconds = self.started.elapsed().as_secs_f64();
+        for (phase, before) in &mut self.phases {
+            let now = phase.entry();
+            *before = Entry {
+                seconds: now.seconds - before.seconds,
+                flops: now.flops - before.flops,
+                bytes: now.bytes - before.bytes,
+            };
+        }
+        let known: f64 = self.phases.iter().map(|(_, entry)| entry.seconds).sum();
+        for (phase, entry) in &mut self.phases {
+            if *phase == Phase::Rest {
+                entry.seconds = (self.seconds - known).max(0.0);
+            }
+        }
+        self
+    }
+
+    fn total(&self) -> Entry {
+        let sum = |f: fn(&Entry) -> f64| self.phases.iter().map(|(_, entry)| f(entry)).sum();
+        Entry { seconds: self.seconds, flops: sum(|e| e.flops), bytes: sum(|e| e.bytes) }
+    }
+
+    /// The same for `--json`.
+    pub fn json(&self) -> Value {
+        let phases: serde_json::Map<String, Value> =
+            self.phases.iter().map(|(phase, entry)| (phase.name().into(), json!(entry))).collect();
+        json!({"gemm_peak_flops": self.peak, "seconds": self.seconds, "phases": phases})
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (peak, total) = (self.peak, self.total());
+        writeln!(
+            f,
+            "{:8} {:>9} {:>7} {:>10} {:>9} {:>8} {:>9}",
+            "phase", "seconds", "share", "GFLOP", "GFLOP/s", "of peak", "GB moved"
+        )?;
+        let mut row = |name: &str, e: &Entry| {
+            let speed = if e.seconds > 0.0 { e.flops / e.seconds } else { 0.0 };
+            writeln!(
+                f,
+                "{name:8} {:9.3} {:6.1}% {:10.2} {:9.2} {:7.1}% {:9.2}",
+                e.seconds,
+                100.0 * e.seconds / total.seconds.max(f64::MIN_POSITIVE),
+                e.flops / 1e9,
+                speed / 1e9,
+                100.0 * speed / peak,
+                e.bytes / 1e9,
+            )
+        };
+        for (phase, entry) in &self.phases {
+            row(phase.name(), entry)?;
+        }
+        row("all", &total)?;
+        writeln!(f, "The machine's matrix product reaches {:.1} GFLOP/s.", peak / 1e9)
+    }
+}
