@@ -103,7 +103,7 @@ fn a_model_by_id_is_the_model_and_is_downloaded_once() {
     let out = home.join("out");
     let prune = ["prune", ID, "--method", "magnitude", "--output", out.to_str().unwrap()];
     assert!(hub.run(home, &prune).status.success());
-    assert_eq!(names(out), [&files[..3], &["sparsellm.json"], &files[3..]].concat());
+    assert_eq!(names(out), [&files[..3], &["report.html", "sparsellm.json"], &files[3..]].concat());
 }
 
 #[test]
