@@ -6,6 +6,7 @@ use sparsellm::{
     Error, Hub, Model, Result, Settings, Tokenizer, Writer,
     checkpoint::REPORT,
     pipeline::{self, Calibration},
+    profile::{Phase, phase},
     report::{self, Dense, LayerReport, Measured, PerplexityReport, PruneReport, Run, Sweep},
     text::{Segments, Use},
 };
@@ -39,7 +40,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let sparsity = overall_sparsity(&model, &layers);
     let segments = calibration.as_ref().map(|c| &c.segments);
     let record = record(args, &model, &settings, segments, sparsity, &layers)?;
-    writer.finish(&record)?;
+    phase(Phase::Write, || writer.finish(&record))?;
     let ledger = ledger.map(Ledger::close);
     let seconds = (started.elapsed() - evaluation).as_secs_f64();
     let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
