@@ -38,20 +38,43 @@ pub enum Use {
     Evaluation,
 }
 
-/// Where the authors' data sets lie on the hub: its id, and the file for each
-/// use.
-const WIKITEXT2: [&str; 3] = [
-    "Salesforce/wikitext",
-    "wikitext-2-raw-v1/train-00000-of-00001.parquet",
-    "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+/// One of the authors' data sets: what it is called, and on the hub its id and
+/// the file for each use.
+struct DataSet {
+    name: &'static str,
+    protocol: Protocol,
+    id: &'static str,
+    train: &'static str,
+    test: &'static str,
+}
+
+const DATA_SETS: [DataSet; 3] = [
+    DataSet {
+        name: "wikitext2",
+        protocol: Protocol::WikiText2,
+        id: "Salesforce/wikitext",
+        train: "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+        test: "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+    },
+    DataSet {
+        name: "ptb",
+        protocol: Protocol::Ptb,
+        id: "ptb-text-only/ptb_text_only@refs/convert/parquet",
+        train: "penn_treebank/train/0000.parquet",
+        test: "penn_treebank/test/0000.parquet",
+    },
+    DataSet {
+        name: "c4",
+        protocol: Protocol::C4,
+        id: "allenai/c4",
+        train: "en/c4-train.00000-of-01024.json.gz",
+        test: "en/c4-validation.00000-of-00008.json.gz",
+    },
 ];
-const PTB: [&str; 3] = [
-    "ptb-text-only/ptb_text_only@refs/convert/parquet",
-    "penn_treebank/train/0000.parquet",
-    "penn_treebank/test/0000.parquet",
-];
-const C4: [&str; 3] =
-    ["allenai/c4", "en/c4-train.00000-of-01024.json.gz", "en/c4-validation.00000-of-00008.json.gz"];
+
+fn data_set(name: &str) -> Option<&'static DataSet> {
+    DATA_SETS.iter().find(|set| set.name == name)
+}
 
 /// Where a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,15 +109,11 @@ impl Source {
         let mut fetch = |protocol, id: &str, path: &str| {
             Ok(Source { protocol, path: hub.dataset_file(id, path, observe)? })
         };
-        let mut split = |protocol, [id, train, test]: [&str; 3]| match purpose {
-            Use::Calibration => fetch(protocol, id, train),
-            Use::Evaluation => fetch(protocol, id, test),
-        };
-        match argument {
-            "wikitext2" => return split(Protocol::WikiText2, WIKITEXT2),
-            "ptb" => return split(Protocol::Ptb, PTB),
-            "c4" => return split(Protocol::C4, C4),
-            _ => {}
+        if let Some(set) = data_set(argument) {
+            return match purpose {
+                Use::Calibration => fetch(set.protocol, set.id, set.train),
+                Use::Evaluation => fetch(set.protocol, set.id, set.test),
+            };
         }
         let Some(rest) = argument.strip_prefix("hf://datasets/") else {
             return Source::file(argument);
@@ -110,12 +129,11 @@ impl Source {
     /// # Errors
     /// Where the file's kind is not known.
     pub fn file(argument: &str) -> Result<Source> {
-        let (protocol, file) = match argument.split_once(':') {
-            Some(("wikitext2", file)) => (Protocol::WikiText2, file),
-            Some(("ptb", file)) => (Protocol::Ptb, file),
-            Some(("c4", file)) => (Protocol::C4, file),
-            _ if argument.ends_with(".raw") => (Protocol::WikiText2, argument),
-            _ => (Protocol::Plain, argument),
+        let split = argument.split_once(':').and_then(|(name, file)| Some((data_set(name)?, file)));
+        let (protocol, file) = match split {
+            Some((set, file)) => (set.protocol, file),
+            None if argument.ends_with(".raw") => (Protocol::WikiText2, argument),
+            None => (Protocol::Plain, argument),
         };
         check_kind(argument)?;
         Ok(Source { protocol, path: file.into() })
