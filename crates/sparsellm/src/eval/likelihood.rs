@@ -4,7 +4,7 @@ use super::{BATCH, head};
 use crate::error::{Result, invalid};
 use crate::linalg::Matrix;
 use crate::model::Model;
-use crate::pipeline::for_each_chunk;
+use crate::pipeline::run;
 use std::collections::BTreeMap;
 
 /// Texts are padded to a multiple of this many tokens, so that many of them
@@ -97,7 +97,7 @@ pub fn likelihoods(
         for index in 0..layers {
             let layer = model.layer(index)?;
             for Batch { seq_len, hidden, .. } in &mut part {
-                for_each_chunk(hidden, *seq_len, |h| layer.forward(h, *seq_len, |_, _| {}));
+                run(&layer, hidden, *seq_len);
             }
             progress(done * layers + index + 1, count * layers);
         }

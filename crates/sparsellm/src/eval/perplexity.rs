@@ -5,7 +5,7 @@ use super::{BATCH, head};
 use crate::error::{Result, invalid};
 use crate::linalg::Matrix;
 use crate::model::Model;
-use crate::pipeline::for_each_chunk;
+use crate::pipeline::run;
 use crate::text::Segments;
 
 /// A measured perplexity.
@@ -37,7 +37,7 @@ pub fn perplexity(
         let mut hidden = model.embed(tokens, seq_len)?;
         for index in 0..shape.layers {
             let layer = model.layer(index)?;
-            for_each_chunk(&mut hidden, seq_len, |chunk| layer.forward(chunk, seq_len, |_, _| {}));
+            run(&layer, &mut hidden, seq_len);
             progress(b * shape.layers + index + 1, batches * shape.layers);
         }
         let hidden = model.family.finish(&model.checkpoint, hidden)?;

@@ -97,7 +97,7 @@ pub fn prune(
 }
 
 /// Takes hidden states through a layer.
-fn run(layer: &DecoderLayer, hidden: &mut Matrix, seq_len: usize) {
+pub(crate) fn run(layer: &DecoderLayer, hidden: &mut Matrix, seq_len: usize) {
     phase(Phase::Forward, || {
         for_each_chunk(hidden, seq_len, |h| layer.forward(h, seq_len, |_, _| {}));
     });
@@ -117,7 +117,7 @@ fn chunks(hidden: &Matrix, seq_len: usize) -> impl Iterator<Item = Matrix> {
 
 /// Runs `f` on whole segments of `hidden`, a few at a time, and keeps what it
 /// makes of them.
-pub fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut f: impl FnMut(&mut Matrix)) {
+fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut f: impl FnMut(&mut Matrix)) {
     let (cols, values) = (hidden.cols, chunk_values(hidden, seq_len));
     for part in hidden.data.chunks_mut(values) {
         let mut chunk = Matrix::new(part.len() / cols, cols, part.to_vec());

@@ -1,14 +1,11 @@
 //! A task's rows, brought into the hub's form from the forms in which the data
 //! sets go around as files.
 
-use super::Task;
+use super::{Parsed, Task, prompts::text};
 use crate::error::{Error, Result, invalid};
 use crate::text::rows::{self, Row, Rows, at};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// What is wrong with a row, in words.
-type Parsed<T> = std::result::Result<T, String>;
 
 /// A task's file in a folder: the one whose name starts with the task's, as
 /// `arc-easy_test.json`.
@@ -69,8 +66,8 @@ pub fn rows(task: Task, path: &Path) -> Result<Rows<Value>> {
 
 /// One row in the hub's form.
 fn hub_form(task: Task, row: Value) -> Parsed<Value> {
-    if let Some(instruction) = row.get("instruction").and_then(Value::as_str) {
-        let answer = row.get("answer").and_then(Value::as_str).unwrap_or_default();
+    if row.get("instruction").is_some() {
+        let (instruction, answer) = (text(&row, "instruction")?, text(&row, "answer")?);
         return match task {
             Task::WinoGrande => blank(instruction, answer),
             _ => numbered_answers(instruction, answer),
@@ -125,21 +122,17 @@ fn piqa_labels(path: &Path) -> Result<Option<Vec<String>>> {
 
 /// `{"prompt": "passage: P\nquestion: {}", "subject": Q, "target_new": {"str": "True"}}`.
 fn passage(row: &Value) -> Parsed<Value> {
-    let text = |value: Option<&Value>, name: &str| {
-        let text = value.and_then(Value::as_str).map(str::to_string);
-        text.ok_or_else(|| format!("no \"{name}\" text"))
-    };
-    let prompt = text(row.get("prompt"), "prompt")?;
-    let passage = prompt.strip_prefix("passage: ").and_then(|p| p.strip_suffix("\nquestion: {}"));
+    let passage = text(row, "prompt")?
+        .strip_prefix("passage: ")
+        .and_then(|p| p.strip_suffix("\nquestion: {}"));
     let passage = passage.ok_or("\"prompt\" is not \"passage: ...\\nquestion: {}\"")?;
-    let label = match text(row.pointer("/target_new/str"), "target_new.str")?.as_str() {
+    let answer = row.get("target_new").ok_or("no \"target_new\" field")?;
+    let label = match text(answer, "str")? {
         "True" => 1,
         "False" => 0,
         other => return Err(format!("\"target_new\" is {other}, not True or False")),
     };
-    Ok(
-        json!({"passage": passage, "question": text(row.get("subject"), "subject")?, "label": label}),
-    )
+    Ok(json!({"passage": passage, "question": text(row, "subject")?, "label": label}))
 }
 
 /// `...question: Q\n\nAnswer1: A Answer2: B ...\n\nAnswer format: answer1/answer2/...`,

@@ -17,6 +17,9 @@ use crate::text::{
 use serde::Serialize;
 use std::path::Path;
 
+/// What is wrong with a row, in words.
+type Parsed<T> = std::result::Result<T, String>;
+
 /// A zero-shot task, by lm-evaluation-harness's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Task {

@@ -1,11 +1,8 @@
 //! From a data set's row, as the hub has it, to what the model is asked: the
 //! templates of lm-evaluation-harness's task files.
 
-use super::{Item, Task};
+use super::{Item, Parsed, Task};
 use serde_json::Value;
-
-/// What is wrong with a row, in words.
-type Parsed<T> = Result<T, String>;
 
 /// One row's question.
 pub fn item(task: Task, row: &Value) -> Parsed<Item> {
@@ -113,7 +110,7 @@ fn labelled(row: &Value) -> Parsed<(Vec<String>, usize)> {
 }
 
 /// A string field.
-fn text<'a>(row: &'a Value, name: &str) -> Parsed<&'a str> {
+pub(super) fn text<'a>(row: &'a Value, name: &str) -> Parsed<&'a str> {
     let field = row.get(name).ok_or_else(|| format!("no \"{name}\" field"))?;
     field.as_str().ok_or_else(|| format!("\"{name}\" is not a text"))
 }
