@@ -315,13 +315,16 @@ pub fn open(model: &str, hub: &Hub) -> Result<sparsellm::Model> {
     sparsellm::Model::open(&folder)
 }
 
+/// `wikitext2:FILE` as `wikitext2:` and `FILE`; nothing and all of it where there
+/// is no colon.
+pub fn split_prefix(name: &str) -> (&str, &str) {
+    name.split_at(name.rfind(':').map_or(0, |colon| colon + 1))
+}
+
 /// What a report calls a model or a text: a file by its name, another by what
 /// was written.
 pub fn label(name: &str) -> String {
-    let (before, file) = match name.rsplit_once(':') {
-        Some((before, file)) => (format!("{before}:"), file),
-        None => (String::new(), name),
-    };
+    let (before, file) = split_prefix(name);
     match Path::new(file) {
         path if path.exists() => {
             let name = path.file_name().unwrap_or(path.as_os_str());

@@ -48,7 +48,11 @@ fn print(text: &str) -> Result<()> {
 
 /// Prints the one JSON document of `--json`.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))?;
-    print(&format!("{text}\n"))
+    print(&json_text(value)?)
+}
+
+/// JSON as people can read it.
+fn json_text(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|text| text + "\n").map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))
 }

@@ -3,12 +3,13 @@
 
 mod recipe;
 
-use crate::{args, args::label, eval, print, print_json, prune};
+use crate::{args, args::label, eval, json_text, print, print_json, prune};
 use recipe::{Cell, Evaluate, Recipe};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use sparsellm::{
     Error, Event, Hub, Model, Result, Writer,
+    checkpoint::PARTIAL,
     eval::tasks::{Item, Task},
     perplexity,
     pipeline::{self, Calibration},
@@ -29,38 +30,37 @@ const DONE: &str = "runs";
 pub fn run(args: &args::Sweep, hub: &Hub) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
     let cells = recipe.cells()?;
-    check(&cells, hub)?;
+    let models = open(&cells, hub)?;
     let folder = Folder::open(&args.output)?;
     let version = env!("CARGO_PKG_VERSION").into();
     let mut sweep = Sweep { title: recipe.title, version, dense: Vec::new(), runs: Vec::new() };
-    let (mut failures, mut skipped) = (Vec::new(), 0);
-    let mut subject: Option<Subject> = None;
-    for (i, cell) in cells.iter().enumerate() {
-        let place = format!("[{}/{}] {}", i + 1, cells.len(), cell.name);
-        // Runs of one model stand together: what it alone decides is made once.
-        let subject = match &mut subject {
-            Some(subject) if subject.path == cell.args.model => subject,
-            other => {
-                let new = Subject::open(cell, &recipe.evaluate, hub)?;
-                let (mut dense, _) = folder.recall(&new.digest, || new.dense(&cell.model))?;
-                dense.model = cell.model.clone();
-                sweep.dense.push(dense);
-                other.insert(new)
-            }
-        };
-        match subject.run(cell, &folder, hub) {
-            Ok((run, done_before)) => {
-                skipped += usize::from(done_before);
-                eprintln!("{place}: {}", outcome(&run, done_before));
-                sweep.runs.push(run);
-            }
-            Err(e) => {
-                eprintln!("{place}: {e}");
-                failures.push(cell.name.clone());
+    let (mut failures, mut skipped, mut number) = (Vec::new(), 0, 0);
+    for (model, of_model) in models {
+        // What a model alone decides is made once for all its runs.
+        let mut subject = Subject::new(model, &recipe.evaluate, hub)?;
+        let (mut dense, _) = folder.recall(&subject.digest, || subject.dense())?;
+        dense.model = of_model[0].model.clone();
+        sweep.dense.push(dense);
+        for cell in of_model {
+            number += 1;
+            let place = format!("[{number}/{}] {}", cells.len(), cell.name);
+            match subject.run(cell, &folder, hub) {
+                Ok((run, done_before)) => {
+                    skipped += usize::from(done_before);
+                    eprintln!("{place}: {}", outcome(&run, done_before));
+                    sweep.runs.push(run);
+                    if !done_before {
+                        folder.report(&sweep)?;
+                    }
+                }
+                Err(e) => {
+                    eprintln!("{place}: {e}");
+                    failures.push(cell.name.clone());
+                }
             }
         }
-        folder.report(&sweep)?;
     }
+    folder.report(&sweep)?;
     if args.json {
         print_json(&sweep)?;
     } else {
@@ -78,21 +78,20 @@ pub fn run(args: &args::Sweep, hub: &Hub) -> Result<()> {
     }
 }
 
-/// Opens every model and looks at every run's settings, so that a mistake in
-/// the last line of a recipe does not show after a night.
-fn check(cells: &[Cell], hub: &Hub) -> Result<()> {
-    let mut model: Option<(&str, Model)> = None;
-    for cell in cells {
-        let path = cell.args.model.as_str();
-        let model = match &mut model {
-            Some((open, model)) if *open == path => model,
-            other => &mut other.insert((path, args::open(path, hub)?)).1,
-        };
-        prune::settings(&cell.args)
-            .check(model)
-            .map_err(|e| Error::Usage(format!("{}: {e}", cell.name)))?;
-    }
-    Ok(())
+/// Opens every model, with its runs, and looks at every run's settings, so that
+/// a mistake in the last line of a recipe does not show after a night.
+fn open<'a>(cells: &'a [Cell], hub: &Hub) -> Result<Vec<(Model, &'a [Cell])>> {
+    let of_one_model = cells.chunk_by(|a, b| a.args.model == b.args.model);
+    of_one_model
+        .map(|cells| {
+            let model = args::open(&cells[0].args.model, hub)?;
+            for cell in cells {
+                let checked = prune::settings(&cell.args).check(&model);
+                checked.map_err(|e| Error::Usage(format!("{}: {e}", cell.name)))?;
+            }
+            Ok((model, cells))
+        })
+        .collect()
 }
 
 /// A run in a line.
@@ -109,7 +108,6 @@ fn outcome(run: &Run, done_before: bool) -> String {
 
 /// A model with what it is measured on and calibrated by.
 struct Subject {
-    path: String,
     model: Model,
     texts: Vec<(String, Segments)>,
     questions: Vec<(Task, Vec<Item>)>,
@@ -120,8 +118,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(cell: &Cell, evaluate: &Evaluate, hub: &Hub) -> Result<Subject> {
-        let model = args::open(&cell.args.model, hub)?;
+    fn new(model: Model, evaluate: &Evaluate, hub: &Hub) -> Result<Subject> {
         let (data, seq_len) = (&evaluate.data, evaluate.seq_len);
         let texts = match data.as_slice() {
             [] => Vec::new(),
@@ -138,14 +135,13 @@ impl Subject {
             texts.iter().map(|(_, windows)| windows).collect::<Vec<_>>(),
             &questions,
         ));
-        let path = cell.args.model.clone();
-        Ok(Subject { path, model, texts, questions, digest, calibrations: HashMap::new() })
+        Ok(Subject { model, texts, questions, digest, calibrations: HashMap::new() })
     }
 
-    /// The dense model's figures.
-    fn dense(&self, name: &str) -> Result<Dense> {
+    /// The dense model's figures, by a name that the recipe gives.
+    fn dense(&self) -> Result<Dense> {
         let (perplexity, tasks) = self.measure(&self.model)?;
-        Ok(Dense { model: name.into(), perplexity, tasks })
+        Ok(Dense { model: String::new(), perplexity, tasks })
     }
 
     fn measure(&self, model: &Model) -> Result<(Vec<Measured>, Vec<TaskReport>)> {
@@ -161,7 +157,6 @@ impl Subject {
     /// One run, and whether it had been done before.
     fn run(&mut self, cell: &Cell, folder: &Folder, hub: &Hub) -> Result<(Run, bool)> {
         let settings = prune::settings(&cell.args);
-        settings.check(&self.model)?;
         let calibration = self.calibration(cell, &settings, hub)?;
         let segments = calibration.as_ref().map(|c| &c.segments);
         let digest = digest(&(&self.digest, format!("{settings:?}"), segments));
@@ -242,11 +237,18 @@ impl Folder {
             fs::create_dir_all(&known).map_err(fail)?;
         }
         // What a sweep that was killed left behind.
-        for entry in fs::read_dir(path).map_err(fail)? {
-            let entry = entry.map_err(fail)?.path();
-            let name = entry.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(PARTIAL) && entry.is_dir() {
-                fs::remove_dir_all(&entry).map_err(|e| Error::io(&entry, e))?;
+        for folder in [path, &known] {
+            let fail = |e| Error::io(folder, e);
+            for entry in fs::read_dir(folder).map_err(fail)? {
+                let entry = entry.map_err(fail)?.path();
+                let name = entry.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with(PARTIAL) {
+                    let removed = match entry.is_dir() {
+                        true => fs::remove_dir_all(&entry),
+                        false => fs::remove_file(&entry),
+                    };
+                    removed.map_err(|e| Error::io(&entry, e))?;
+                }
             }
         }
         Ok(Folder(path.into()))
@@ -272,7 +274,7 @@ impl Folder {
             }
         }
         let found = find_out()?;
-        report::write(&path, &json(&found)?)?;
+        report::write(&path, &json_text(&found)?)?;
         Ok((found, false))
     }
 
@@ -280,7 +282,7 @@ impl Folder {
     fn report(&self, sweep: &Sweep) -> Result<()> {
         for (name, text) in [
             ("results.csv", report::csv(sweep)),
-            ("results.json", json(sweep)?),
+            ("results.json", json_text(sweep)?),
             ("report.md", report::markdown(sweep)),
             ("report.html", report::html(sweep)),
         ] {
@@ -288,14 +290,6 @@ impl Folder {
         }
         Ok(())
     }
-}
-
-/// How the names of folders begin that are of no use after a crash.
-const PARTIAL: &str = ".sparsellm-partial-";
-
-fn json(value: &impl Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value);
-    text.map(|text| text + "\n").map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))
 }
 
 /// A short name for everything that decides a result.

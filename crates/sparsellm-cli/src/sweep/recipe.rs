@@ -1,7 +1,7 @@
 //! A sweep's recipe: which models are pruned how, and what they are measured
 //! on.
 
-use crate::args::{self, label};
+use crate::args::{self, label, split_prefix};
 use clap::Parser;
 use serde::Deserialize;
 use sparsellm::{Error, Result};
@@ -141,10 +141,7 @@ impl Cell {
 /// `name`, or the file of that name in `folder` if there is one; what comes
 /// before a colon (`wikitext2:FILE`) stays.
 fn beside(folder: &Path, name: &str) -> String {
-    let (before, file) = match name.rsplit_once(':') {
-        Some((before, file)) => (format!("{before}:"), file),
-        None => (String::new(), name),
-    };
+    let (before, file) = split_prefix(name);
     let path = folder.join(file);
     if path.exists() { format!("{before}{}", path.display()) } else { name.into() }
 }

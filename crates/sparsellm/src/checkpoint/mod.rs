@@ -6,7 +6,8 @@ pub(crate) mod pytorch;
 pub(crate) mod safetensors;
 mod writer;
 
-pub use writer::{REPORT, Writer};
+pub(crate) use writer::folder_of;
+pub use writer::{PARTIAL, REPORT, Writer};
 
 use crate::error::{Error, Result, invalid};
 use crate::linalg::Matrix;

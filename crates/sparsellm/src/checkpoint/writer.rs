@@ -18,6 +18,9 @@ pub const RECORD: &str = "sparsellm.json";
 /// The run's report in the output folder, for people.
 pub const REPORT: &str = "report.html";
 
+/// How the names begin of what is not finished, and of no use after a crash.
+pub const PARTIAL: &str = ".sparsellm-partial-";
+
 /// Files that hold weights in some format: never carried over, since the
 /// output holds the pruned weights as safetensors.
 const WEIGHT_EXTENSIONS: [&str; 9] =
@@ -49,13 +52,10 @@ impl<'a> Writer<'a> {
     /// Where `output` exists and may not be replaced, or the disk is full.
     pub fn create(source: &'a Checkpoint, output: &Path, force: bool) -> Result<Self> {
         check_output(source, output, force)?;
-        let parent = match output.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let parent = folder_of(output);
         fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         let temp = tempfile::Builder::new()
-            .prefix(".sparsellm-partial-")
+            .prefix(PARTIAL)
             .tempdir_in(parent)
             .map_err(|e| Error::io(parent, e))?;
         let mut by_file: BTreeMap<usize, Vec<(&String, &TensorInfo)>> = BTreeMap::new();
@@ -230,6 +230,14 @@ fn reserve(file: &File, length: u64) -> std::io::Result<()> {
     }
     #[cfg(not(target_os = "linux"))]
     Ok(())
+}
+
+/// The folder that a file or folder is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Refuses an output that would destroy something.

@@ -18,6 +18,7 @@ pub use html::html;
 pub use markdown::markdown;
 pub use sweep::{Dense, Measured, Run, Sweep};
 
+use crate::checkpoint::{PARTIAL, folder_of};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, io::Write, path::Path};
@@ -54,15 +55,13 @@ pub struct LayerReport {
 }
 
 /// Perplexity on one text before and after.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PerplexityReport {
     /// The text as the user named it.
     pub data: String,
     /// Of the model that was pruned.
-    #[serde(deserialize_with = "sweep::null_is_infinite")]
     pub dense: f64,
     /// Of the output.
-    #[serde(deserialize_with = "sweep::null_is_infinite")]
     pub pruned: f64,
     /// Windows measured.
     pub windows: usize,
@@ -93,7 +92,7 @@ pub struct TaskReport {
 }
 
 /// A whole run, as `prune --json` prints it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PruneReport {
     /// The model as the user named it.
     pub model: String,
@@ -108,7 +107,7 @@ pub struct PruneReport {
     /// The process's largest resident memory so far.
     pub peak_rss_bytes: u64,
     /// Perplexity before and after, where it was asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub perplexity: Vec<PerplexityReport>,
     /// The pruned decoder layers in order.
     pub layers: Vec<LayerReport>,
@@ -119,12 +118,9 @@ pub struct PruneReport {
 /// # Errors
 /// Where the folder cannot be written to.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".sparsellm-partial-");
+    builder.prefix(PARTIAL);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
