@@ -23,6 +23,7 @@
 //! reach the caller through one observer.
 
 pub mod checkpoint;
+mod dtype;
 pub mod error;
 pub mod eval;
 pub mod event;

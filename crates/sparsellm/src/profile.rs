@@ -1,12 +1,12 @@
 //! Where a run's time goes: per phase its seconds, the flops done in it and the
 //! fewest bytes they can move. Phases are entered on the thread that drives the
-//! run; the products of `linalg` count themselves.
+//! run, and in the tasks of a [`Region`]; the products of `linalg` count themselves.
 
 use crate::linalg::{Matrix, matmul};
 use std::{
     cell::Cell,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A part of a run. The names are those of ARCHITECTURE.md and
@@ -103,6 +103,44 @@ static LEDGER: [Sums; Phase::ALL.len()] = [const {
 thread_local! {
     /// The phase this thread is in, and since when.
     static CURRENT: Cell<Option<(Phase, Instant)>> = const { Cell::new(None) };
+    /// In a task of a parallel region, how many threads share the clock.
+    static SHARED_BY: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// What tasks have booked of the clock of the phase around their region.
+static LENT: AtomicU64 = AtomicU64::new(0);
+
+/// A parallel region whose tasks enter phases of their own: each books its share
+/// of the clock, and the phase around the region is left with what no task used.
+pub(crate) struct Region {
+    phase: Option<Phase>,
+    threads: u64,
+}
+
+impl Region {
+    /// A region of the phase this thread is in.
+    pub fn here() -> Region {
+        let phase = CURRENT.get().map(|(phase, _)| phase);
+        Region { phase, threads: rayon::current_num_threads() as u64 }
+    }
+
+    /// Runs a task of the region, on whichever thread has it.
+    pub fn task<R>(&self, body: impl FnOnce() -> R) -> R {
+        let current = CURRENT.replace(self.phase.map(|phase| (phase, Instant::now())));
+        let shared_by = SHARED_BY.replace(Some(self.threads));
+        let result = body();
+        switch(None);
+        CURRENT.set(current);
+        SHARED_BY.set(shared_by);
+        result
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let lent = Duration::from_nanos(LENT.swap(0, Relaxed));
+        CURRENT.set(CURRENT.get().map(|(phase, since)| (phase, since + lent)));
+    }
 }
 
 /// Runs `body` as part of `phase`; the clock of the phase around it stands
@@ -120,7 +158,11 @@ fn switch(next: Option<Phase>) {
     let now = Instant::now();
     if let Some((phase, since)) = CURRENT.get() {
         let spent = now.duration_since(since).as_nanos() as u64;
-        LEDGER[phase as usize].nanoseconds.fetch_add(spent, Relaxed);
+        let share = spent / SHARED_BY.get().unwrap_or(1);
+        LEDGER[phase as usize].nanoseconds.fetch_add(share, Relaxed);
+        if SHARED_BY.get().is_some() {
+            LENT.fetch_add(share, Relaxed);
+        }
     }
     CURRENT.set(next.map(|phase| (phase, now)));
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, usage};
 use crate::model::Model;
-use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt};
+use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt, sparsellm::Storage};
 use std::ops::Range;
 
 /// The allocation OWL's authors use.
@@ -50,6 +50,8 @@ pub struct Settings {
     /// Global methods: how much what a neuron is worth to the network's output
     /// weighs in the first linears' masks, from 0 (not at all) to 1.
     pub neuron_weights: f32,
+    /// Global methods: how z and s are kept.
+    pub storage: Storage,
 }
 
 impl Default for Settings {
@@ -80,6 +82,7 @@ impl Settings {
             sequential_refit: false,
             target: 0.0,
             neuron_weights: 0.0,
+            storage: Storage::default(),
         };
         match method {
             Method::SparseLlmPlus => Settings {

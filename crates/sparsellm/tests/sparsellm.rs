@@ -13,7 +13,7 @@ use sparsellm::{
 
 fn linear(case: &Case, name: &'static str, bias: Option<&str>) -> Linear {
     let bias = bias.map(|b| case.vector(b).iter().map(|&v| v as f32).collect());
-    Linear { name, weight: case.matrix(name), bias }
+    Linear::new(name, case.matrix(name), bias)
 }
 
 fn close(got: &Matrix, want: &Matrix, place: &str) {
@@ -55,6 +55,7 @@ fn the_global_method_agrees_with_numpy() {
             beta: case.number("beta") as f32,
             epochs: case.number("epochs") as usize,
             chunk: 64,
+            storage: global::Storage::default(),
         };
         let reference = case.has("R").then(|| case.matrix("R"));
         let outcome =

@@ -9,9 +9,10 @@ mod writer;
 pub(crate) use writer::folder_of;
 pub use writer::{PARTIAL, REPORT, Writer};
 
+pub use crate::dtype::Dtype;
+use crate::dtype::{decode, encode};
 use crate::error::{Error, Result, invalid};
 use crate::linalg::Matrix;
-use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -22,45 +23,6 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
 };
-
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// Anything else a file may carry (integers, f64, f8): copied, never read.
-    Other(::safetensors::Dtype),
-}
-
-impl Dtype {
-    /// The name safetensors gives it, e.g. `"BF16"`.
-    pub fn name(self) -> String {
-        match self {
-            Dtype::F32 => "F32".into(),
-            Dtype::F16 => "F16".into(),
-            Dtype::Bf16 => "BF16".into(),
-            Dtype::Other(dtype) => format!("{dtype:?}"),
-        }
-    }
-
-    /// Bytes per element.
-    fn size(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::Other(dtype) => dtype.bitsize().div_ceil(8),
-        }
-    }
-
-    /// Whether the elements can be read as weights.
-    fn is_readable(self) -> bool {
-        !matches!(self, Dtype::Other(_))
-    }
-}
 
 /// A stored tensor: what it is and where its bytes lie.
 #[derive(Clone, Debug)]
@@ -320,7 +282,9 @@ impl Checkpoint {
     pub fn round(&self, name: &str, values: &mut [f32]) -> Result<()> {
         let dtype = self.info(name)?.dtype;
         if dtype != Dtype::F32 {
-            decode(&encode(values, dtype), dtype, values);
+            let mut bytes = vec![0; values.len() * dtype.size()];
+            encode(values, dtype, &mut bytes);
+            decode(&bytes, dtype, values);
         }
         Ok(())
     }
@@ -343,33 +307,6 @@ impl Checkpoint {
             None => Cow::Borrowed(&bytes[range.start * size..range.end * size]),
             Some(strides) => Cow::Owned(pytorch::gather(bytes, size, &info.shape, strides, range)),
         }
-    }
-}
-
-/// Little-endian bytes to f32.
-fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
-    const PIECE: usize = 1 << 16;
-    let each = |size: usize, from: fn(&[u8]) -> f32, out: &mut [f32]| {
-        out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * size)).for_each(|(out, bytes)| {
-            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(size)) {
-                *v = from(b);
-            }
-        });
-    };
-    match dtype {
-        Dtype::F32 => each(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]), out),
-        Dtype::F16 => each(2, |b| f16::from_le_bytes([b[0], b[1]]).to_f32(), out),
-        Dtype::Bf16 => each(2, |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(), out),
-        Dtype::Other(_) => {}
-    }
-}
-
-/// f32 to little-endian bytes of `dtype`, rounded to nearest.
-fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
-    match dtype {
-        Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-        Dtype::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
-        Dtype::F32 | Dtype::Other(_) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
 }
 

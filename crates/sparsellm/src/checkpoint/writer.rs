@@ -1,6 +1,7 @@
 //! Writing the pruned checkpoint: beside its place, then renamed.
 
-use super::{Checkpoint, TensorInfo, encode, safetensors};
+use super::{Checkpoint, TensorInfo, safetensors};
+use crate::dtype::encode;
 use crate::error::{Error, Result, invalid};
 use serde_json::{Map, Value, json};
 use std::{
@@ -78,7 +79,8 @@ impl<'a> Writer<'a> {
         if info.len() != values.len() {
             return invalid!("tensor {name}: {} values for shape {:?}", values.len(), info.shape);
         }
-        let bytes = encode(values, info.dtype);
+        let mut bytes = vec![0; values.len() * info.dtype.size()];
+        encode(values, info.dtype, &mut bytes);
         self.put(name, &bytes)
     }
 

@@ -69,12 +69,22 @@ pub fn gelu(x: f32) -> f32 {
     (f64::from(x) * 0.5 * (1.0 + erf)) as f32
 }
 
-/// Softmax of a row, in place, by its largest entry.
-pub fn softmax(row: &mut [f32]) {
+/// `x ← e^(x − max x)` over a row, in place; returns their sum, in 16 lanes. A
+/// softmax is the one over the other.
+pub fn exp_shifted(row: &mut [f32]) -> f32 {
     vectorized(
         #[inline(always)]
         || {
-            let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+            let larger = |a: f32, b: f32| if b > a { b } else { a };
+            let mut lanes = [f32::NEG_INFINITY; 16];
+            let chunks = row.chunks_exact(16);
+            let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+            for chunk in chunks {
+                for (lane, v) in lanes.iter_mut().zip(chunk) {
+                    *lane = larger(*lane, *v);
+                }
+            }
+            let max = lanes.into_iter().fold(rest, larger);
             let mut lanes = [0f32; 16];
             let mut chunks = row.chunks_exact_mut(16);
             for chunk in &mut chunks {
@@ -88,10 +98,9 @@ pub fn softmax(row: &mut [f32]) {
                 *v = exp(*v - max);
                 sum += *v;
             }
-            let scale = 1.0 / sum;
-            row.iter_mut().for_each(|v| *v *= scale);
+            sum
         },
-    );
+    )
 }
 
 /// `Σ e^(x − max)` over a row, in 16 lanes.
@@ -160,9 +169,9 @@ mod tests {
         let mut row: Vec<f32> = (0..37).map(|i| (i as f32).sin() * 9.0).collect();
         let want: Vec<f64> = row.iter().map(|&v| f64::from(v).exp()).collect();
         let total: f64 = want.iter().sum();
-        softmax(&mut row);
+        let sum = exp_shifted(&mut row);
         for (p, w) in row.iter().zip(want) {
-            assert!((f64::from(*p) - w / total).abs() < 1e-6);
+            assert!((f64::from(*p / sum) - w / total).abs() < 1e-6);
         }
     }
 }

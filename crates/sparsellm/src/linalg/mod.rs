@@ -7,9 +7,13 @@
 
 mod factor;
 mod kernels;
+mod sparse;
+mod tiles;
 
 pub use factor::{CholeskyFactor, InverseFactor};
-pub use kernels::{dot, exp_sum, gelu, relu, silu, silu_grad, softmax, vectorized};
+pub use kernels::{dot, exp_shifted, exp_sum, gelu, relu, silu, silu_grad, vectorized};
+pub use sparse::SparseWeights;
+pub use tiles::{TILE, tile_matmul_nt, tiles};
 
 use crate::profile::{self, Phase, phase};
 use faer::{
@@ -97,6 +101,11 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Rows of `cols` entries each.
+    pub fn new(data: &'a [f32], cols: usize) -> View<'a> {
+        View { rows: data.len() / cols.max(1), cols, data }
+    }
+
     /// Row `i`.
     pub fn row(&self, i: usize) -> &'a [f32] {
         &self.data[i * self.cols..(i + 1) * self.cols]
@@ -122,9 +131,14 @@ impl<'a> View<'a> {
 }
 
 /// Rows per piece of a product with `rows` rows: enough pieces to share out,
-/// each large enough to keep a core busy.
+/// each large enough for its product to run at full speed.
 fn panel(rows: usize) -> usize {
-    rows.div_ceil(16).next_multiple_of(16).clamp(16, 512)
+    rows.div_ceil(16).next_multiple_of(32).clamp(96, 512)
+}
+
+/// The same for a Gram matrix, whose pieces differ in their work.
+fn gram_panel(d: usize) -> usize {
+    d.div_ceil(12).next_multiple_of(64).clamp(64, 512)
 }
 
 /// `C = A Bᵀ`: `A: [n, k]`, `B: [m, k]`, `C: [n, m]`. This is a linear layer
@@ -208,7 +222,7 @@ impl Gram {
     fn add_product(&mut self, x: MatRef<f32>) {
         let d = self.lower.cols;
         profile::count(x.nrows() * d * (d + 1), x.nrows() * d + d * (d + 1));
-        let rows = panel(d);
+        let rows = gram_panel(d);
         self.lower.data.par_chunks_mut(rows * d).enumerate().for_each(|(i, out)| {
             let (n, first) = (out.len() / d, i * rows);
             let out = MatMut::from_row_major_slice_mut(out, n, d);

@@ -1,13 +1,14 @@
 //! Causal self-attention, without a tokens×tokens matrix in memory.
 
 use super::{Linear, Norm, Rope, rope};
-use crate::linalg::{Matrix, View, softmax};
-use crate::profile;
+use crate::linalg::{Matrix, View, exp_shifted, tiles};
+use crate::profile::{self, Region};
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
-/// Query rows handled at once: their scores are the only quadratic temporary.
-const QUERIES: usize = 64;
+/// Rows of scores computed at once, of all the query heads that share a key head:
+/// the only quadratic temporary.
+const ROWS: usize = 128;
 
 /// The attention block of a decoder layer.
 #[derive(Clone, Debug)]
@@ -43,9 +44,9 @@ impl Attention {
     /// `[segments·seq_len, heads·head_dim]`, the input of `o`.
     pub fn mix(&self, x: View, seq_len: usize) -> Matrix {
         let table = self.rope.as_ref().map(|rope| rope.table(seq_len));
-        let position = |mut projected: Matrix, norm: &Option<Norm>| {
-            let (hd, cols) = (self.head_dim, projected.cols);
-            projected.data.par_chunks_mut(cols).enumerate().for_each(|(t, row)| {
+        let position = |projected: &mut [f32], cols: usize, first: usize, norm: &Option<Norm>| {
+            let hd = self.head_dim;
+            for (t, row) in (first..).zip(projected.chunks_exact_mut(cols)) {
                 for head in row.chunks_exact_mut(hd) {
                     if let Some(norm) = norm {
                         norm.apply(head);
@@ -55,78 +56,99 @@ impl Attention {
                         rope::rotate(head, &table[p * hd..(p + 1) * hd]);
                     }
                 }
-            });
-            projected
+            }
         };
-        let q = position(self.q.forward(x), &self.q_norm);
-        let k = position(self.k.forward(x), &self.k_norm);
-        let v = self.v.forward(x);
+        let zeros = |linear: &Linear| Matrix::zeros(x.rows, linear.weight.rows);
+        let (mut q, mut k, mut v) = (zeros(&self.q), zeros(&self.k), zeros(&self.v));
+        let (q_cols, k_cols) = (q.cols, k.cols);
+        tiles(x.rows, [&mut q.data, &mut k.data, &mut v.data], |rows, [q, k, v]| {
+            let (first, x) = (rows.start, x.rows(rows));
+            self.q.forward_tile(x, q, 0);
+            self.k.forward_tile(x, k, 0);
+            self.v.forward_tile(x, v, 0);
+            position(q, q_cols, first, &self.q_norm);
+            position(k, k_cols, first, &self.k_norm);
+        });
         self.attend(&q, &k, &v, seq_len)
     }
 
     /// `softmax(QKᵀ/√head_dim) V` per segment and head, causally masked.
     fn attend(&self, q: &Matrix, k: &Matrix, v: &Matrix, seq_len: usize) -> Matrix {
-        let (hd, segments) = (self.head_dim, q.rows / seq_len.max(1));
+        let hd = self.head_dim;
         // Causal: half of QKᵀ, and half of its product with V.
         profile::count(2 * q.rows * seq_len * self.heads * hd, 2 * q.data.len() + 2 * k.data.len());
-        let heads: Vec<Vec<f32>> = (0..segments * self.heads)
-            .into_par_iter()
-            .map(|task| {
-                let (segment, head) = (task / self.heads, task % self.heads);
-                let kv_head = head / (self.heads / self.kv_heads);
-                let part = |m, h| columns_of_head(m, segment * seq_len, seq_len, h * hd, hd);
-                self.attend_head(part(q, head), part(k, kv_head), part(v, kv_head))
+        let mut out = Matrix::zeros(q.rows, q.cols);
+        let queries = (ROWS * self.kv_heads / self.heads).max(1);
+        let segments = out.data.chunks_mut((seq_len * q.cols).max(1)).enumerate();
+        let blocks: Vec<_> = segments
+            .flat_map(|(segment, out)| {
+                let blocks = out.chunks_mut(queries * q.cols).enumerate();
+                blocks.map(move |(block, out)| (segment * seq_len, block * queries, out))
             })
             .collect();
-        let mut out = Matrix::zeros(q.rows, self.heads * hd);
-        let cols = out.cols;
-        out.data.par_chunks_mut(cols).enumerate().for_each(|(t, row)| {
-            let (segment, p) = (t / seq_len, t % seq_len);
-            for (head, slot) in row.chunks_exact_mut(hd).enumerate() {
-                let source = &heads[segment * self.heads + head];
-                slot.copy_from_slice(&source[p * hd..(p + 1) * hd]);
-            }
+        let region = Region::here();
+        blocks.into_par_iter().for_each(|(segment, first, out)| {
+            region.task(|| self.attend_block(q, k, v, segment, first, out));
         });
         out
     }
 
-    /// One head of one segment: `q, k, v: [seq_len, head_dim]`.
-    fn attend_head(&self, q: MatRef<f32>, k: MatRef<f32>, v: MatRef<f32>) -> Vec<f32> {
-        let (seq_len, hd) = (q.nrows(), self.head_dim);
-        let scale = 1.0 / (hd as f32).sqrt();
-        let mut out = vec![0.0; seq_len * hd];
-        let mut scores = vec![0.0; QUERIES * seq_len];
-        for (block, out) in out.chunks_mut(QUERIES * hd).enumerate() {
-            let (first, n) = (block * QUERIES, out.len() / hd);
-            // Keys any query of this block sees.
-            let from = self.window.map_or(0, |w| (first + 1).saturating_sub(w));
-            let keys = first + n - from;
-            let scores = &mut scores[..n * keys];
+    /// All heads of a block of queries: those from `first` on of the segment that
+    /// starts at row `segment`, into `out: [queries, heads·head_dim]`.
+    fn attend_block(
+        &self,
+        q: &Matrix,
+        k: &Matrix,
+        v: &Matrix,
+        segment: usize,
+        first: usize,
+        out: &mut [f32],
+    ) {
+        let (hd, cols, shared) = (self.head_dim, q.cols, self.heads / self.kv_heads);
+        let (n, scale) = (out.len() / cols, 1.0 / (hd as f32).sqrt());
+        // Keys any query of this block sees.
+        let from = self.window.map_or(0, |w| (first + 1).saturating_sub(w));
+        let (rows, keys) = (n * shared, first + n - from);
+        // Row `i·shared + h` is query i's in the h-th head that shares the key head.
+        let mut queries = vec![0.0; rows * hd];
+        let mut scores = vec![0.0; rows * keys];
+        let mut sums = vec![0.0; rows];
+        for head in 0..self.kv_heads {
+            let columns = head * shared * hd..(head + 1) * shared * hd;
+            for (i, row) in queries.chunks_exact_mut(shared * hd).enumerate() {
+                row.copy_from_slice(&q.row(segment + first + i)[columns.clone()]);
+            }
             matmul(
-                MatMut::from_row_major_slice_mut(scores, n, keys),
+                MatMut::from_row_major_slice_mut(&mut scores, rows, keys),
                 Accum::Replace,
-                q.subrows(first, n),
-                k.subrows(from, keys).transpose(),
+                MatRef::from_row_major_slice(&queries, rows, hd),
+                columns_of_head(k, segment + from, keys, head * hd, hd).transpose(),
                 scale,
                 Par::Seq,
             );
-            for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-                let end = first + i + 1 - from;
+            for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
+                let end = first + row / shared + 1 - from;
                 let start = self.window.map_or(0, |w| end.saturating_sub(w));
-                softmax(&mut row[start..end]);
-                row[..start].fill(0.0);
-                row[end..].fill(0.0);
+                sums[row] = exp_shifted(&mut scores[start..end]);
+                scores[..start].fill(0.0);
+                scores[end..].fill(0.0);
             }
+            let mixed = &mut queries;
             matmul(
-                MatMut::from_row_major_slice_mut(out, n, hd),
+                MatMut::from_row_major_slice_mut(mixed, rows, hd),
                 Accum::Replace,
-                MatRef::from_row_major_slice(scores, n, keys),
-                v.subrows(from, keys),
+                MatRef::from_row_major_slice(&scores, rows, keys),
+                columns_of_head(v, segment + from, keys, head * hd, hd),
                 1.0,
                 Par::Seq,
             );
+            for (mixed, sum) in mixed.chunks_exact_mut(hd).zip(&sums) {
+                mixed.iter_mut().for_each(|v| *v /= sum);
+            }
+            for (row, mixed) in out.chunks_exact_mut(cols).zip(mixed.chunks_exact(shared * hd)) {
+                row[columns.clone()].copy_from_slice(mixed);
+            }
         }
-        out
     }
 }
 

@@ -2,8 +2,9 @@
 //! differ only in what they fill in here.
 
 use super::{Attention, Norm};
-use crate::linalg::{Matrix, View, gelu, matmul_nt, relu, silu, vectorized};
-use rayon::prelude::*;
+use crate::linalg::{
+    Matrix, SparseWeights, View, gelu, relu, silu, tile_matmul_nt, tiles, vectorized,
+};
 
 /// A linear layer `X Wᵀ + b`.
 #[derive(Clone, Debug)]
@@ -14,18 +15,59 @@ pub struct Linear {
     pub weight: Matrix,
     /// `b: [d_out]`.
     pub bias: Option<Vec<f32>>,
+    /// What [`pack`](Self::pack) found worth packing.
+    packed: Option<SparseWeights>,
 }
 
 impl Linear {
+    /// A linear with these weights.
+    pub fn new(name: &'static str, weight: Matrix, bias: Option<Vec<f32>>) -> Self {
+        Linear { name, weight, bias, packed: None }
+    }
+
+    /// Packs weights that are mostly zero for faster products. Whoever changes
+    /// the weights calls this, or [`unpack`](Self::unpack), afterwards.
+    pub fn pack(&mut self) {
+        self.packed = SparseWeights::of(&self.weight);
+    }
+
+    /// Goes back to products with the weights as they are.
+    pub fn unpack(&mut self) {
+        self.packed = None;
+    }
+
     /// `X Wᵀ + b` for `X: [tokens, d_in]`.
     pub fn forward(&self, x: View) -> Matrix {
-        let mut y = matmul_nt(x, self.weight.view());
-        if let Some(bias) = &self.bias {
-            y.data.par_chunks_mut(bias.len().max(1)).for_each(|row| {
-                row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
-            });
-        }
+        let mut y = Matrix::zeros(x.rows, self.weight.rows);
+        tiles(x.rows, [&mut y.data], |rows, [y]| self.forward_tile(x.rows(rows), y, 0));
         y
+    }
+
+    /// `Y[:, at..at + d_out] = X Wᵀ + b` for a tile, on this thread.
+    pub fn forward_tile(&self, x: View, y: &mut [f32], at: usize) {
+        self.product_tile(x, y, at, false, 1.0);
+        self.add_bias(y, y.len() / x.rows.max(1), at);
+    }
+
+    /// `Y = Y + X Wᵀ + b` for a tile, on this thread.
+    fn add_forward_tile(&self, x: View, y: &mut [f32]) {
+        self.product_tile(x, y, 0, true, 1.0);
+        self.add_bias(y, self.weight.rows, 0);
+    }
+
+    /// `Y[:, at..at + d_out] = [Y +] α X Wᵀ` for a tile, on this thread.
+    pub fn product_tile(&self, x: View, y: &mut [f32], at: usize, add: bool, alpha: f32) {
+        match &self.packed {
+            Some(weights) => weights.tile_matmul_nt(y, at, add, alpha, x),
+            None => tile_matmul_nt(y, at, add, alpha, x, self.weight.view()),
+        }
+    }
+
+    fn add_bias(&self, y: &mut [f32], cols: usize, at: usize) {
+        let Some(bias) = &self.bias else { return };
+        for row in y.chunks_exact_mut(cols) {
+            row[at..].iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+        }
     }
 }
 
@@ -62,19 +104,23 @@ pub enum FeedForward {
 }
 
 impl FeedForward {
-    /// The input of the last linear, `[tokens, d_ff]`, for `x: [tokens, d]`.
-    pub fn hidden(&self, x: View) -> Matrix {
+    /// The input of the last linear, `a: [tokens, d_ff]`, for a tile's
+    /// `x: [tokens, d]`.
+    fn hidden_tile(&self, x: View, a: &mut [f32]) {
         match self {
             FeedForward::Mlp { fc1, activation, .. } => {
-                let mut z = fc1.forward(x);
-                let f = match activation {
-                    Activation::Relu => relu,
-                    Activation::Gelu => gelu,
-                };
-                z.data.par_iter_mut().for_each(|v| *v = f(*v));
-                z
+                fc1.forward_tile(x, a, 0);
+                match activation {
+                    Activation::Relu => a.iter_mut().for_each(|v| *v = relu(*v)),
+                    Activation::Gelu => a.iter_mut().for_each(|v| *v = gelu(*v)),
+                }
             }
-            FeedForward::SwiGlu { gate, up, .. } => swiglu(gate.forward(x), &up.forward(x)),
+            FeedForward::SwiGlu { gate, up, .. } => {
+                gate.forward_tile(x, a, 0);
+                let mut z = vec![0.0; a.len()];
+                up.forward_tile(x, &mut z, 0);
+                swiglu(a, &z);
+            }
         }
     }
 
@@ -88,15 +134,11 @@ impl FeedForward {
 }
 
 /// `silu(s) ⊙ z`, in the place of `s`.
-pub fn swiglu(mut s: Matrix, z: &Matrix) -> Matrix {
-    const PIECE: usize = 1 << 14;
-    s.data.par_chunks_mut(PIECE).zip(z.data.par_chunks(PIECE)).for_each(|(s, z)| {
-        vectorized(
-            #[inline(always)]
-            || s.iter_mut().zip(z).for_each(|(s, z)| *s = silu(*s) * z),
-        );
-    });
-    s
+fn swiglu(s: &mut [f32], z: &[f32]) {
+    vectorized(
+        #[inline(always)]
+        || s.iter_mut().zip(z).for_each(|(s, z)| *s = silu(*s) * z),
+    );
 }
 
 /// The linears of a decoder layer that share one input (and so one Hessian).
@@ -147,6 +189,13 @@ impl DecoderLayer {
         }
     }
 
+    /// Packs every linear whose weights are mostly zero.
+    pub fn pack(&mut self) {
+        for group in Group::ALL {
+            self.linears_mut(group).into_iter().for_each(Linear::pack);
+        }
+    }
+
     /// The linears of a group, to be pruned.
     pub fn linears_mut(&mut self, group: Group) -> Vec<&mut Linear> {
         let a = &mut self.attention;
@@ -180,12 +229,22 @@ impl DecoderLayer {
         seq_len: usize,
         mut capture: impl FnMut(Group, View),
     ) {
-        self.attend(hidden, seq_len, &mut capture);
-        let x = self.ffn_input(hidden);
+        let mixed = self.mix(hidden, seq_len, &mut capture);
+        let (last, d, d_ff) = (self.ffn.last(), hidden.cols, self.ffn.last().weight.cols);
+        let mut x = Matrix::zeros(hidden.rows, d);
+        let mut a = Matrix::zeros(hidden.rows, d_ff);
+        let buffers = [&mut hidden.data[..], &mut x.data, &mut a.data];
+        tiles(mixed.rows, buffers, |rows, [hidden, x, a]| {
+            self.add_branch(hidden, mixed.rows(rows), &self.attention.o, &self.attention_norm);
+            x.copy_from_slice(hidden);
+            if self.pre_norm {
+                x.chunks_exact_mut(d).for_each(|row| self.ffn_norm.apply(row));
+            }
+            self.ffn.hidden_tile(View::new(x, d), a);
+            self.add_branch(hidden, View::new(a, d_ff), last, &self.ffn_norm);
+        });
         capture(Group::FfnIn, x.view());
-        let a = self.ffn.hidden(x.view());
         capture(Group::FfnOut, a.view());
-        self.add_residual(hidden, &self.ffn.last().forward(a.view()), &self.ffn_norm);
     }
 
     /// The first half of [`forward`](Self::forward): attention and its
@@ -196,15 +255,20 @@ impl DecoderLayer {
         seq_len: usize,
         mut capture: impl FnMut(Group, View),
     ) {
-        let mixed = {
-            let normed = self.pre_norm.then(|| self.attention_norm.forward(hidden.view()));
-            let x = normed.as_ref().unwrap_or(hidden).view();
-            capture(Group::AttentionIn, x);
-            self.attention.mix(x, seq_len)
-        };
+        let mixed = self.mix(hidden, seq_len, &mut capture);
+        tiles(mixed.rows, [&mut hidden.data], |rows, [hidden]| {
+            self.add_branch(hidden, mixed.rows(rows), &self.attention.o, &self.attention_norm);
+        });
+    }
+
+    /// Attention up to the input of its last linear.
+    fn mix(&self, hidden: &Matrix, seq_len: usize, mut capture: impl FnMut(Group, View)) -> Matrix {
+        let normed = self.pre_norm.then(|| self.attention_norm.forward(hidden.view()));
+        let x = normed.as_ref().unwrap_or(hidden).view();
+        capture(Group::AttentionIn, x);
+        let mixed = self.attention.mix(x, seq_len);
         capture(Group::AttentionOut, mixed.view());
-        let out = self.attention.o.forward(mixed.view());
-        self.add_residual(hidden, &out, &self.attention_norm);
+        mixed
     }
 
     /// What the feed-forward network sees of the hidden states after
@@ -213,10 +277,11 @@ impl DecoderLayer {
         if self.pre_norm { self.ffn_norm.forward(hidden.view()) } else { hidden.clone() }
     }
 
-    fn add_residual(&self, hidden: &mut Matrix, branch: &Matrix, norm: &Norm) {
-        hidden.data.par_iter_mut().zip(&branch.data).for_each(|(h, b)| *h += b);
+    /// Adds a branch that ends in `last` to a tile's hidden states.
+    fn add_branch(&self, hidden: &mut [f32], input: View, last: &Linear, norm: &Norm) {
+        last.add_forward_tile(input, hidden);
         if !self.pre_norm {
-            *hidden = norm.forward(hidden.view());
+            hidden.chunks_exact_mut(last.weight.rows).for_each(|row| norm.apply(row));
         }
     }
 }

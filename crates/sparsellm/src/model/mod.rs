@@ -9,7 +9,7 @@ mod opt;
 mod rope;
 
 pub use attention::Attention;
-pub use layer::{Activation, DecoderLayer, FeedForward, Group, Linear, swiglu};
+pub use layer::{Activation, DecoderLayer, FeedForward, Group, Linear};
 pub use norm::Norm;
 pub use rope::Rope;
 
@@ -109,7 +109,9 @@ impl Model {
 
     /// Decoder layer `index`, in f32.
     pub fn layer(&self, index: usize) -> Result<DecoderLayer> {
-        self.family.layer(&self.checkpoint, index)
+        let mut layer = self.family.layer(&self.checkpoint, index)?;
+        layer.pack();
+        Ok(layer)
     }
 
     /// Hidden states of whole segments; every id must be in the vocabulary.
@@ -226,5 +228,5 @@ fn gather(checkpoint: &Checkpoint, name: &str, ids: &[u32], cols: usize) -> Resu
 fn linear(checkpoint: &Checkpoint, prefix: &str, name: &'static str, bias: bool) -> Result<Linear> {
     let weight = checkpoint.matrix(&format!("{prefix}{name}.weight"))?;
     let bias = if bias { Some(checkpoint.vector(&format!("{prefix}{name}.bias"))?) } else { None };
-    Ok(Linear { name, weight, bias })
+    Ok(Linear::new(name, weight, bias))
 }

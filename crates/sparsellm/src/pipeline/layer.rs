@@ -1,7 +1,7 @@
 //! One decoder layer's linears pruned: inputs captured group by group, each
 //! group handed to its method, what comes of it reported.
 
-use super::{CHUNK, chunks, for_each_chunk};
+use super::{CHUNK, chunks};
 use crate::error::{Error, Result, invalid};
 use crate::event::Event;
 use crate::linalg::{Gram, Matrix, View};
@@ -90,38 +90,31 @@ impl LayerWork<'_> {
         // SparseLLM takes the feed-forward network as a whole.
         let global = self.settings.method.is_global();
         let local = if global { &Group::ALL[..2] } else { &Group::ALL[..] };
-        // The global method's X is the dense layer's, unless recaptured.
         let sequential = self.settings.true_sequential;
-        let ffn_inputs = |work: &Self| phase(Phase::Forward, || work.ffn_inputs(hidden));
-        let mut x = (global && !sequential).then(|| ffn_inputs(self));
+        // The global method's X is the dense layer's, unless recaptured.
+        let mut x = (global && !sequential).then(|| no_rows(hidden));
         for groups in local.chunks(if sequential { 1 } else { local.len() }) {
-            let statistics = phase(Phase::Forward, || self.capture(hidden, groups));
+            let statistics = phase(Phase::Forward, || self.capture(hidden, groups, x.as_mut()));
             for (&group, statistics) in groups.iter().zip(statistics) {
                 self.prune_group(group, statistics, &mut report)?;
             }
         }
         if global {
-            let x = x.take().unwrap_or_else(|| ffn_inputs(self));
-            let reference =
-                dense.map(|dense| phase(Phase::Forward, || self.ffn_reference(hidden, dense)));
+            let (x, reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
             self.prune_ffn(&x, reference, &mut report)?;
         }
         Ok(report)
     }
 
-    /// What the feed-forward network would have to give for this layer to end
-    /// in the dense model's hidden states.
-    fn ffn_reference(&self, hidden: &Matrix, dense: &Matrix) -> Matrix {
-        let mut reference = hidden.clone();
-        for_each_chunk(&mut reference, self.seq_len, |h| {
-            self.layer.attend(h, self.seq_len, |_, _| {});
-        });
-        reference.data.par_iter_mut().zip(&dense.data).for_each(|(r, d)| *r = d - *r);
-        reference
-    }
-
-    /// Runs the layer as it is now and gathers the inputs of `groups`.
-    fn capture(&self, hidden: &Matrix, groups: &[Group]) -> Vec<Statistics> {
+    /// Runs the layer as it is now and gathers the inputs of `groups`; with `x`,
+    /// where all of them are attention's, appends the feed-forward network's
+    /// inputs to it.
+    fn capture(
+        &self,
+        hidden: &Matrix,
+        groups: &[Group],
+        mut x: Option<&mut Matrix>,
+    ) -> Vec<Statistics> {
         let settings = self.settings;
         let width = |g: &Group| self.layer.linears(*g)[0].weight.cols;
         let mut statistics: Vec<_> =
@@ -139,6 +132,9 @@ impl LayerWork<'_> {
             };
             if attention_only {
                 self.layer.attend(&mut h, self.seq_len, capture);
+                if let Some(x) = &mut x {
+                    append(x, self.layer.ffn_input(&h));
+                }
             } else {
                 self.layer.forward(&mut h, self.seq_len, capture);
             }
@@ -146,15 +142,34 @@ impl LayerWork<'_> {
         statistics
     }
 
-    /// The feed-forward network's inputs for all tokens, `[tokens, d]`.
-    fn ffn_inputs(&self, hidden: &Matrix) -> Matrix {
-        let mut x = Matrix { rows: hidden.rows, cols: hidden.cols, data: Vec::new() };
-        x.data.reserve_exact(hidden.data.len());
-        for mut h in chunks(hidden, self.seq_len) {
-            self.layer.attend(&mut h, self.seq_len, |_, _| {});
-            x.data.extend_from_slice(&self.layer.ffn_input(&h).data);
+    /// The feed-forward network's inputs for all tokens, `[tokens, d]`, where
+    /// `x` does not hold them yet; and where the `dense` model's hidden states
+    /// after this layer are given, what the network would have to give to end in
+    /// them.
+    fn ffn_ends(
+        &self,
+        hidden: &Matrix,
+        x: Option<Matrix>,
+        dense: Option<&Matrix>,
+    ) -> (Matrix, Option<Matrix>) {
+        let missing = x.is_none();
+        let mut x = x.unwrap_or_else(|| no_rows(hidden));
+        let mut reference = dense.cloned();
+        if missing || dense.is_some() {
+            let mut at = 0;
+            for mut h in chunks(hidden, self.seq_len) {
+                self.layer.attend(&mut h, self.seq_len, |_, _| {});
+                if let Some(reference) = &mut reference {
+                    let part = &mut reference.data[at..at + h.data.len()];
+                    part.par_iter_mut().zip(&h.data).for_each(|(r, h)| *r -= h);
+                    at += h.data.len();
+                }
+                if missing {
+                    append(&mut x, self.layer.ffn_input(&h));
+                }
+            }
         }
-        x
+        (x, reference)
     }
 
     /// Prunes the linears that share an input.
@@ -241,6 +256,7 @@ impl LayerWork<'_> {
             beta: s.beta.unwrap_or(default),
             epochs: s.epochs,
             chunk: CHUNK,
+            storage: s.storage.clone(),
         };
         let (index, observe) = (self.index, &mut *self.observe);
         let outcome =
@@ -285,12 +301,23 @@ impl LayerWork<'_> {
                 "{stored}: a pruned weight became {w} in the checkpoint's number type; raise --damping, or convert the checkpoint to bf16 or f32"
             );
         }
+        linear.pack();
         let sparsity = measured_sparsity(&linear.weight.data);
         let done = LinearReport { sparsity, error, seconds, raised_damping };
         (self.observe)(Event::Linear { index: self.index, name, report: &done });
         report.linears.insert(name.to_string(), done);
         Ok(())
     }
+}
+
+/// A matrix without rows, with room for as many as `like` has.
+fn no_rows(like: &Matrix) -> Matrix {
+    Matrix { rows: 0, cols: like.cols, data: Vec::with_capacity(like.data.len()) }
+}
+
+fn append(to: &mut Matrix, rows: Matrix) {
+    to.data.extend_from_slice(&rows.data);
+    to.rows += rows.rows;
 }
 
 /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.

@@ -21,11 +21,14 @@
 //! Tokens are streamed in chunks: every sum the weights need is a sum over
 //! tokens, so only z (and s) persist between epochs, and a never does.
 
+pub mod memory;
 mod passes;
 mod relu;
+mod state;
 mod swiglu;
 
 pub use relu::Relu;
+pub use state::{StateType, Storage};
 pub use swiglu::SwiGlu;
 
 use super::{
@@ -36,13 +39,14 @@ use crate::error::{Result, invalid};
 use crate::linalg::{CholeskyFactor, Matrix};
 use crate::model::{Activation, FeedForward, Linear};
 use crate::profile::{Phase, phase};
-use passes::{Pass, Start};
+use passes::{Pass, Start, a_solver};
+use state::State;
 
 /// Relative damping λ/mean(diag G) of the least-squares problems.
 const LEAST_SQUARES_DAMPING: f32 = 1e-4;
 
 /// The settings of the global method.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Which weights go.
     pub pattern: Pattern,
@@ -65,6 +69,8 @@ pub struct Settings {
     pub epochs: usize,
     /// Tokens per chunk.
     pub chunk: usize,
+    /// How z (and s) are kept.
+    pub storage: Storage,
 }
 
 /// How a feed-forward network fared.
@@ -77,18 +83,18 @@ pub struct Outcome {
 }
 
 /// What differs between the two kinds of network: φ, and the updates of its
-/// arguments. Slices hold one token's d_ff elements; `state` and `pre` are
-/// `[z]` for ReLU and `[z, s]` for SwiGLU.
+/// arguments. Slices hold one token's d_ff elements; `pre` and `state` hold its z
+/// (ReLU), or its z and then its s (SwiGLU).
 pub trait Updates: Sync {
     /// `φ(z[, s])`, into `a`.
-    fn phi(&self, pre: &[&[f32]], a: &mut [f32]);
+    fn phi(&self, pre: &[f32], a: &mut [f32]);
 
     /// The derivatives of φ by z (and s), at `pre`.
-    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]);
+    fn slopes(&self, pre: &[f32], slopes: &mut [f32]);
 
     /// Moves z (and s) to lower the objective, given `a` and the first linears'
     /// outputs `pre` (m, and g).
-    fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]);
+    fn update(&self, a: &[f32], pre: &[f32], state: &mut [f32]);
 }
 
 /// Fails on a network the method has no updates for.
@@ -146,7 +152,7 @@ fn alternate(
     mut observe: impl FnMut(usize, f64),
 ) -> Result<Outcome> {
     let not_finite = "the calibration activations are not finite or all zero";
-    let start = phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings));
+    let start = phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings))?;
     let Start { mut state, target, norm, xx, mut sums, neuron_weights } = start;
     // X does not change: one factor serves every first linear and every epoch.
     let Some(problem_x) = Problem::new(&xx, settings.solver) else {
@@ -163,12 +169,14 @@ fn alternate(
         if epoch > 1 {
             // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹
             let Some(factor_x) = &least_squares_x else { break };
-            for (linear, zx) in first.iter_mut().zip(&sums.zx) {
-                linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
+            for (i, linear) in first.iter_mut().enumerate() {
+                let zx = sums.zx.rows(i * last.weight.cols..(i + 1) * last.weight.cols);
+                linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx));
             }
         }
         for (linear, weights) in first.iter_mut().zip(&neuron_weights) {
             problem_x.prune(&mut linear.weight, settings.pattern, weights.as_deref());
+            linear.pack();
         }
         if settings.sequential_refit {
             let pass = Pass { updates, first, last, x, target: &target, settings };
@@ -186,15 +194,22 @@ fn alternate(
             last.weight = phase(Phase::Weights, || factor.least_squares(&sums.ta, x.rows, dense));
         }
         problem_a.prune(&mut last.weight, settings.pattern, None);
+        last.pack();
         drop(problem_a);
         let finite = |w: &Matrix| w.data.iter().all(|v| v.is_finite());
         if !(finite(&last.weight) && first.iter().all(|l| finite(&l.weight))) {
             break;
         }
         let pass = Pass { updates, first, last, x, target: &target, settings };
-        let goes_on = epoch < settings.epochs;
-        let sums = goes_on.then_some(&mut sums);
-        let error = phase(Phase::Forward, || pass.run(&mut state, sums)) / norm;
+        let ratio = settings.beta / settings.alpha;
+        let solver = match epoch < settings.epochs {
+            true => phase(Phase::A, || a_solver(&last.weight, ratio)),
+            false => None,
+        };
+        let error = phase(Phase::Forward, || match &solver {
+            Some(solver) => pass.update(&mut state, &mut sums, solver),
+            None => Ok(pass.error()),
+        })? / norm;
         errors.push(error);
         observe(epoch, error);
         // The guard: the layer ends with its best iterate.
@@ -202,13 +217,18 @@ fn alternate(
             let weights = first.iter().map(|l| l.weight.clone()).collect();
             best = Some((epoch, error, weights, last.weight.clone()));
         }
+        if solver.is_none() {
+            break;
+        }
     }
     let Some((kept_epoch, _, weights, last_weight)) = best else {
         return invalid!("sparsellm: {not_finite}");
     };
     for (linear, weight) in first.iter_mut().zip(weights) {
         linear.weight = weight;
+        linear.pack();
     }
     last.weight = last_weight;
+    last.pack();
     Ok(Outcome { errors, kept_epoch })
 }

@@ -1,12 +1,16 @@
-//! The passes over the calibration tokens, in chunks: all that the loop needs
-//! of them are sums over tokens, so only z (and s) persist between epochs.
+//! The passes over the calibration tokens. All that the loop needs of them are
+//! sums over tokens, so only z (and s) persist between epochs. What concerns one
+//! token is done tile by tile, the sums chunk by chunk.
 
-use super::{Settings, Updates};
-use crate::linalg::{CholeskyFactor, Gram, Matrix, View, add_matmul_tn, matmul_nt};
+use super::{Settings, State, Updates};
+use crate::error::Result;
+use crate::linalg::{
+    CholeskyFactor, Gram, Matrix, View, add_matmul_tn, matmul_nt, tile_matmul_nt, tiles,
+};
 use crate::model::Linear;
 use crate::profile::{Phase, phase};
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 /// Sums over tokens that give the next weights.
 pub struct Sums {
@@ -14,29 +18,27 @@ pub struct Sums {
     pub aa: Gram,
     /// `(T − b₂)ᵀ a: [d, d_ff]`.
     pub ta: Matrix,
-    /// `(z − b₁)ᵀ X: [d_ff, d]` per first linear.
-    pub zx: Vec<Matrix>,
+    /// `(z − b₁)ᵀ X: [d_ff, d]` of each first linear, one after another.
+    pub zx: Matrix,
 }
 
 impl Sums {
-    /// Empties `aᵀa` and `Tᵀa`, the old making room first.
-    fn clear_last(&mut self, d: usize, d_ff: usize) {
-        self.aa.clear();
-        self.ta = Matrix::zeros(0, 0);
-        self.ta = Matrix::zeros(d, d_ff);
+    fn add_last(&mut self, target: View, a: &[f32]) {
+        let a = View::new(a, self.ta.cols);
+        self.aa.add(a);
+        phase(Phase::Gram, || add_matmul_tn(&mut self.ta, 1.0, target, a));
     }
 
-    /// Empties `zᵀX`, likewise.
-    fn clear_first(&mut self, d: usize, d_ff: usize, first: usize) {
-        self.zx = Vec::new();
-        self.zx = (0..first).map(|_| Matrix::zeros(d_ff, d)).collect();
+    fn clear_last(&mut self) {
+        self.aa.clear();
+        self.ta.data.fill(0.0);
     }
 }
 
 /// Everything at its dense value.
 pub struct Start {
-    /// z (and s), `[tokens, d_ff]` each.
-    pub state: Vec<Matrix>,
+    /// z (and s).
+    pub state: State,
     /// `T − b₂`, `[tokens, d]`.
     pub target: Matrix,
     /// `‖Y‖²`.
@@ -58,51 +60,64 @@ impl Start {
         x: &Matrix,
         reference: Option<Matrix>,
         settings: &Settings,
-    ) -> Start {
+    ) -> Result<Start> {
         let (d, d_ff) = (last.weight.rows, last.weight.cols);
+        let width = first.len() * d_ff;
         let lambda = if reference.is_some() { settings.target } else { 0.0 };
+        let weigh = settings.neuron_weights > 0.0;
         let mut start = Start {
-            state: first.iter().map(|_| Matrix::zeros(x.rows, d_ff)).collect(),
+            state: State::new(x.rows, width, &settings.storage)?,
             target: reference.unwrap_or_else(|| Matrix::zeros(x.rows, d)),
             norm: 0.0,
             xx: Gram::new(x.cols),
-            sums: Sums { aa: Gram::new(d_ff), ta: Matrix::zeros(0, 0), zx: Vec::new() },
+            sums: Sums {
+                aa: Gram::new(d_ff),
+                ta: Matrix::zeros(d, d_ff),
+                zx: Matrix::zeros(width, x.cols),
+            },
             neuron_weights: vec![None; first.len()],
         };
-        let weigh = settings.neuron_weights > 0.0;
-        let mut slopes = vec![vec![0.0; if weigh { d_ff } else { 0 }]; first.len()];
         let zero = vec![0.0; d];
         let bias = last.bias.as_deref().unwrap_or(&zero);
-        for rows in chunks(x.rows, settings.chunk) {
-            let x = x.rows(rows.clone());
-            let pre: Vec<Matrix> = first.iter().map(|l| l.forward(x)).collect();
-            let a = phi(updates, &pre);
-            let y = matmul_nt(a.view(), last.weight.view());
-            start.xx.add(x);
-            if !settings.sequential_refit {
-                start.sums.aa.add(a.view());
-            }
-            if weigh {
-                add_squared_slopes(updates, &pre, &mut slopes);
-            }
-            for (state, pre) in start.state.iter_mut().zip(&pre) {
-                part(state, &rows).copy_from_slice(&pre.data);
-            }
-            let target = part(&mut start.target, &rows);
-            for (t, y) in target.chunks_exact_mut(d).zip(y.data.chunks_exact(d)) {
-                start.norm += squares(y.iter().zip(bias).map(|(y, b)| y + b));
+        let tile = |x: View, a: &mut [f32], z: &mut [f32], target: &mut [f32]| {
+            forward(first, x, z);
+            phi(updates, z, a, d_ff);
+            let mut y = vec![0.0; target.len()];
+            last.product_tile(View::new(a, d_ff), &mut y, 0, false, 1.0);
+            let mut norm = 0.0;
+            for (t, y) in target.chunks_exact_mut(d).zip(y.chunks_exact(d)) {
+                norm += squares(y.iter().zip(bias).map(|(y, b)| y + b));
                 for ((t, y), b) in t.iter_mut().zip(y).zip(bias) {
                     *t = if lambda > 0.0 { (1.0 - lambda) * y + lambda * (*t - b) } else { *y };
                 }
             }
+            (norm, if weigh { squared_slopes(updates, z, width) } else { Vec::new() })
+        };
+        let mut slopes = vec![0.0; width];
+        let mut a = vec![0.0; settings.chunk.min(x.rows) * d_ff];
+        for rows in chunks(x.rows, settings.chunk) {
+            let x = x.rows(rows.clone());
+            let a = &mut a[..rows.len() * d_ff];
+            let target = &mut start.target.data[rows.start * d..rows.end * d];
+            let parts = start.state.with(rows, |z| {
+                tiles(x.rows, [a, z, target], |rows, [a, z, t]| tile(x.rows(rows), a, z, t))
+            })?;
+            for (norm, squares) in parts {
+                start.norm += norm;
+                slopes.iter_mut().zip(squares).for_each(|(sum, s)| *sum += s);
+            }
+            if !settings.sequential_refit {
+                start.sums.aa.add(View::new(a, d_ff));
+            }
         }
+        start.xx.add(x.view());
         start.norm = start.norm.max(f64::MIN_POSITIVE);
         if weigh {
-            let weights = slopes.iter();
+            let weights = slopes.chunks_exact(d_ff);
             let weights = weights.map(|s| neuron_weights(s, &last.weight, settings.neuron_weights));
             start.neuron_weights = weights.map(Some).collect();
         }
-        start
+        Ok(start)
     }
 }
 
@@ -121,32 +136,18 @@ pub fn neuron_weights(slopes: &[f64], w2: &Matrix, exponent: f32) -> Vec<f32> {
     worth.iter().map(|s| (s * scale).powf(0.5 * f64::from(exponent)) as f32).collect()
 }
 
-/// Adds `φ'²`, summed over tokens, per argument of φ and neuron.
-fn add_squared_slopes(updates: &impl Updates, pre: &[Matrix], sums: &mut [Vec<f64>]) {
-    let (tokens, d_ff) = (pre[0].rows, pre[0].cols);
-    let blocks: Vec<Range<usize>> = chunks(tokens, 64).collect();
-    let partial = |block: &Range<usize>| {
-        let mut sums = vec![vec![0f64; d_ff]; pre.len()];
-        let mut slopes = vec![vec![0f32; d_ff]; pre.len()];
-        for t in block.clone() {
-            let at: Vec<&[f32]> = pre.iter().map(|p| p.row(t)).collect();
-            let mut each: Vec<&mut [f32]> = slopes.iter_mut().map(|s| s.as_mut_slice()).collect();
-            updates.slopes(&at, &mut each);
-            for (sums, slopes) in sums.iter_mut().zip(&slopes) {
-                sums.iter_mut().zip(slopes).for_each(|(s, v)| *s += f64::from(v * v));
-            }
-        }
-        sums
-    };
-    let partials: Vec<Vec<Vec<f64>>> = blocks.par_iter().map(partial).collect();
-    for partial in &partials {
-        for (sums, more) in sums.iter_mut().zip(partial) {
-            sums.iter_mut().zip(more).for_each(|(s, m)| *s += m);
-        }
+/// `φ'²`, summed over a tile's tokens, per argument of φ and neuron.
+fn squared_slopes(updates: &impl Updates, pre: &[f32], width: usize) -> Vec<f64> {
+    let mut sums = vec![0f64; width];
+    let mut slopes = vec![0f32; width];
+    for pre in pre.chunks_exact(width) {
+        updates.slopes(pre, &mut slopes);
+        sums.iter_mut().zip(&slopes).for_each(|(s, v)| *s += f64::from(v * v));
     }
+    sums
 }
 
-/// One pass over the tokens with an epoch's sparse weights.
+/// The network with an epoch's sparse weights, and what it is held against.
 pub struct Pass<'a, 'b, U> {
     pub updates: &'a U,
     pub first: &'a [&'b mut Linear],
@@ -160,122 +161,151 @@ impl<U: Updates> Pass<'_, '_, U> {
     /// Gathers aᵀa and Tᵀa of the activations `a = φ(X W₁ᵀ + b₁)` that the
     /// first linears as they are produce.
     pub fn activations(&self, sums: &mut Sums) {
-        sums.clear_last(self.last.weight.rows, self.last.weight.cols);
+        let d_ff = self.last.weight.cols;
+        sums.clear_last();
+        let mut a = vec![0.0; self.settings.chunk.min(self.x.rows) * d_ff];
         for rows in chunks(self.x.rows, self.settings.chunk) {
-            let a = phi(self.updates, &self.pre(&rows));
-            sums.aa.add(a.view());
-            add_product(&mut sums.ta, self.target.rows(rows), a.view());
+            let x = self.x.rows(rows.clone());
+            let a = &mut a[..rows.len() * d_ff];
+            tiles(x.rows, [a], |tile, [a]| {
+                let mut pre = vec![0.0; tile.len() * self.width()];
+                forward(self.first, x.rows(tile), &mut pre);
+                phi(self.updates, &pre, a, d_ff);
+            });
+            sums.add_last(self.target.rows(rows), a);
         }
     }
 
-    /// Returns `‖T − FFN_sparse(X)‖²`; with `sums`, also makes a, moves z (and
-    /// s), and gathers what the next epoch's weights need.
-    pub fn run(&self, state: &mut [Matrix], mut sums: Option<&mut Sums>) -> f64 {
-        let (d, d_ff) = (self.last.weight.rows, self.last.weight.cols);
-        let sequential = self.settings.sequential_refit;
-        let mut error = 0.0;
-        let solver = sums.as_deref_mut().and_then(|sums| {
-            sums.clear_first(self.x.cols, d_ff, self.first.len());
-            if !sequential {
-                sums.clear_last(d, d_ff);
-            }
-            let ratio = self.settings.beta / self.settings.alpha;
-            phase(Phase::A, || a_solver(&self.last.weight, ratio))
+    /// `‖T − FFN_sparse(X)‖²`.
+    pub fn error(&self) -> f64 {
+        let errors = tiles(self.x.rows, [], |rows, []| {
+            let mut pre = vec![0.0; rows.len() * self.width()];
+            let mut a = vec![0.0; rows.len() * self.last.weight.cols];
+            let mut out = vec![0.0; rows.len() * self.last.weight.rows];
+            self.error_of_tile(rows, &mut pre, &mut a, &mut out)
         });
+        errors.iter().sum()
+    }
+
+    /// [`error`](Self::error), and in the same pass makes a, moves z (and s),
+    /// and gathers what the next epoch's weights need.
+    pub fn update(&self, state: &mut State, sums: &mut Sums, solver: &Matrix) -> Result<f64> {
+        let (d_ff, sequential) = (self.last.weight.cols, self.settings.sequential_refit);
+        sums.zx.data.fill(0.0);
+        if !sequential {
+            sums.clear_last();
+        }
+        let mut error = 0.0;
+        let mut a = vec![0.0; self.settings.chunk.min(self.x.rows) * d_ff];
         for rows in chunks(self.x.rows, self.settings.chunk) {
-            let x = self.x.rows(rows.clone());
-            let y = self.target.rows(rows.clone());
-            let pre = self.pre(&rows);
-            let out = matmul_nt(phi(self.updates, &pre).view(), self.last.weight.view());
-            error += difference(y, &out);
-            let (Some(sums), Some(solver)) = (sums.as_deref_mut(), &solver) else { continue };
-            let a = phase(Phase::A, || self.update_a(&rows, state, y, solver));
-            phase(Phase::Z, || self.update_state(&rows, state, &a, &pre));
+            let (first, a) = (rows.start, &mut a[..rows.len() * d_ff]);
+            let (x, target) = (self.x.rows(rows.clone()), self.target.rows(rows.clone()));
+            error += state.with(rows, |z| {
+                let errors = tiles(x.rows, [&mut *a, &mut *z], |tile, [a, z]| {
+                    self.update_tile(first + tile.start..first + tile.end, a, z, solver)
+                });
+                let z = self.without_biases(z);
+                let z = View::new(&z, self.width());
+                phase(Phase::Gram, || add_matmul_tn(&mut sums.zx, 1.0, z, x));
+                errors.iter().sum::<f64>()
+            })?;
             if !sequential {
-                sums.aa.add(a.view());
-                add_product(&mut sums.ta, y, a.view());
-            }
-            for ((linear, state), zx) in self.first.iter().zip(state.iter()).zip(&mut sums.zx) {
-                let z = state.rows(rows.clone());
-                match &linear.bias {
-                    None => add_product(zx, z, x),
-                    Some(bias) => {
-                        let mut z = z.to_matrix();
-                        for row in z.data.chunks_exact_mut(d_ff) {
-                            row.iter_mut().zip(bias).for_each(|(z, b)| *z -= b);
-                        }
-                        add_product(zx, z.view(), x);
-                    }
-                }
+                sums.add_last(target, a);
             }
         }
+        Ok(error)
+    }
+
+    /// One tile's part of the error, its a, and its next z (and s).
+    fn update_tile(
+        &self,
+        rows: Range<usize>,
+        a: &mut [f32],
+        state: &mut [f32],
+        solver: &Matrix,
+    ) -> f64 {
+        let target = self.target.rows(rows.clone());
+        let mut pre = vec![0.0; state.len()];
+        let mut out = vec![0.0; target.data.len()];
+        let error = self.error_of_tile(rows, &mut pre, a, &mut out);
+        phase(Phase::A, || self.update_a(target, a, state, &mut out, solver));
+        phase(Phase::Z, || {
+            let (d_ff, width) = (self.last.weight.cols, self.width());
+            let tokens = a.chunks_exact(d_ff).zip(pre.chunks_exact(width));
+            tokens
+                .zip(state.chunks_exact_mut(width))
+                .for_each(|((a, pre), state)| self.updates.update(a, pre, state));
+        });
         error
     }
 
-    /// What the first linears give.
-    fn pre(&self, rows: &Range<usize>) -> Vec<Matrix> {
-        let x = self.x.rows(rows.clone());
-        self.first.iter().map(|l| l.forward(x)).collect()
+    /// One tile's `‖T − φ W₂ᵀ‖²`, φ of what the first linears give.
+    fn error_of_tile(
+        &self,
+        rows: Range<usize>,
+        pre: &mut [f32],
+        a: &mut [f32],
+        out: &mut [f32],
+    ) -> f64 {
+        forward(self.first, self.x.rows(rows.clone()), pre);
+        phi(self.updates, pre, a, self.last.weight.cols);
+        out.copy_from_slice(self.target.rows(rows).data);
+        self.last.product_tile(View::new(a, self.last.weight.cols), out, 0, true, -1.0);
+        squares(out.iter().copied())
     }
 
     /// `a = φ + (y − b₂ − φ W₂ᵀ) (W₂W₂ᵀ + (β/α) I)⁻¹ W₂`, with φ of the current
     /// z (and s). `solver` is `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`.
-    fn update_a(&self, rows: &Range<usize>, state: &[Matrix], y: View, solver: &Matrix) -> Matrix {
-        let current: Vec<View> = state.iter().map(|s| s.rows(rows.clone())).collect();
-        let mut a = phi_of(self.updates, &current);
-        let mut residual = matmul_nt(a.view(), self.last.weight.view());
-        residual.data.par_iter_mut().zip(y.data).for_each(|(r, y)| *r = y - *r);
-        let step = matmul_nt(residual.view(), solver.view());
-        a.data.par_iter_mut().zip(&step.data).for_each(|(a, s)| *a += s);
-        a
+    fn update_a(&self, y: View, a: &mut [f32], state: &[f32], out: &mut [f32], solver: &Matrix) {
+        phi(self.updates, state, a, solver.rows);
+        out.copy_from_slice(y.data);
+        self.last.product_tile(View::new(a, solver.rows), out, 0, true, -1.0);
+        tile_matmul_nt(a, 0, true, 1.0, View::new(out, solver.cols), solver.view());
     }
 
-    fn update_state(&self, rows: &Range<usize>, state: &mut [Matrix], a: &Matrix, pre: &[Matrix]) {
-        let d_ff = a.cols;
-        let update = |t: usize, state: &mut [&mut [f32]]| {
-            let pre: Vec<&[f32]> = pre.iter().map(|p| p.row(t)).collect();
-            self.updates.update(a.row(t), &pre, state);
-        };
-        match state {
-            [z] => part(z, rows)
-                .par_chunks_exact_mut(d_ff)
-                .enumerate()
-                .for_each(|(t, z)| update(t, &mut [z])),
-            [z, s] => part(z, rows)
-                .par_chunks_exact_mut(d_ff)
-                .zip(part(s, rows).par_chunks_exact_mut(d_ff))
-                .enumerate()
-                .for_each(|(t, (z, s))| update(t, &mut [z, s])),
-            _ => {}
+    /// `z − b₁` of some tokens.
+    fn without_biases<'z>(&self, z: &'z [f32]) -> Cow<'z, [f32]> {
+        if self.first.iter().all(|linear| linear.bias.is_none()) {
+            return Cow::Borrowed(z);
         }
+        let zero = vec![0.0; self.last.weight.cols];
+        let bias: Vec<f32> =
+            self.first.iter().flat_map(|l| l.bias.as_ref().unwrap_or(&zero)).copied().collect();
+        let mut z = z.to_vec();
+        z.par_chunks_exact_mut(bias.len()).for_each(|z| {
+            z.iter_mut().zip(&bias).for_each(|(z, b)| *z -= b);
+        });
+        Cow::Owned(z)
     }
-}
 
-/// `C += AᵀB`, a sum over tokens.
-fn add_product(c: &mut Matrix, a: View, b: View) {
-    phase(Phase::Gram, || add_matmul_tn(c, 1.0, a, b));
+    /// Elements of z (and s) per token.
+    fn width(&self) -> usize {
+        self.first.len() * self.last.weight.cols
+    }
 }
 
 /// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d
 /// factor does what a d_ff×d_ff one would.
-fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
+pub fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
     let mut k = matmul_nt(w2.view(), w2.view());
     k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
     Some(CholeskyFactor::new(&k)?.solve_rows(w2.transposed().view()))
 }
 
-/// `φ` of whole matrices.
-fn phi(updates: &impl Updates, pre: &[Matrix]) -> Matrix {
-    phi_of(updates, &pre.iter().map(Matrix::view).collect::<Vec<_>>())
+/// What the first linears give for a tile, side by side.
+fn forward(first: &[&mut Linear], x: View, pre: &mut [f32]) {
+    let mut at = 0;
+    for linear in first {
+        linear.forward_tile(x, pre, at);
+        at += linear.weight.rows;
+    }
 }
 
-fn phi_of(updates: &impl Updates, pre: &[View]) -> Matrix {
-    let mut a = Matrix::zeros(pre[0].rows, pre[0].cols);
-    a.data.par_chunks_exact_mut(pre[0].cols).enumerate().for_each(|(t, a)| {
-        let rows: Vec<&[f32]> = pre.iter().map(|p| p.row(t)).collect();
-        updates.phi(&rows, a);
-    });
-    a
+/// `φ` of a tile's tokens: d_ff elements of `a` for each.
+fn phi(updates: &impl Updates, pre: &[f32], a: &mut [f32], d_ff: usize) {
+    let width = d_ff * pre.len() / a.len().max(1);
+    let tokens = a.chunks_exact_mut(d_ff).zip(pre.chunks_exact(width));
+    tokens.for_each(|(a, pre)| updates.phi(pre, a));
 }
 
 /// The ranges of at most `size` that make up `0..n`.
@@ -284,19 +314,6 @@ fn chunks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(size).map(move |start| start..(start + size).min(n))
 }
 
-fn part<'a>(m: &'a mut Matrix, rows: &Range<usize>) -> &'a mut [f32] {
-    &mut m.data[rows.start * m.cols..rows.end * m.cols]
-}
-
 fn squares(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|v| f64::from(v) * f64::from(v)).sum()
-}
-
-/// `‖A − B‖²`.
-fn difference(a: View, b: &Matrix) -> f64 {
-    a.data
-        .chunks(1 << 14)
-        .zip(b.data.chunks(1 << 14))
-        .map(|(a, b)| squares(a.iter().zip(b).map(|(a, b)| a - b)))
-        .sum()
 }

@@ -36,20 +36,19 @@ impl Relu {
 }
 
 impl Updates for Relu {
-    fn phi(&self, pre: &[&[f32]], a: &mut [f32]) {
-        a.iter_mut().zip(pre[0]).for_each(|(a, z)| *a = relu(*z));
+    fn phi(&self, pre: &[f32], a: &mut [f32]) {
+        a.iter_mut().zip(pre).for_each(|(a, z)| *a = relu(*z));
     }
 
-    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]) {
-        slopes[0].iter_mut().zip(pre[0]).for_each(|(d, z)| *d = f32::from(*z > 0.0));
+    fn slopes(&self, pre: &[f32], slopes: &mut [f32]) {
+        slopes.iter_mut().zip(pre).for_each(|(d, z)| *d = f32::from(*z > 0.0));
     }
 
-    fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]) {
-        let [z] = state else { return };
+    fn update(&self, a: &[f32], pre: &[f32], state: &mut [f32]) {
         vectorized(
             #[inline(always)]
             || {
-                for ((z, &a), &m) in z.iter_mut().zip(a).zip(pre[0]) {
+                for ((z, &a), &m) in state.iter_mut().zip(a).zip(pre) {
                     *z = self.z(a, m);
                 }
             },

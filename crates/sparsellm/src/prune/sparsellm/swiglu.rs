@@ -89,24 +89,26 @@ impl SwiGlu {
 }
 
 impl Updates for SwiGlu {
-    fn phi(&self, pre: &[&[f32]], a: &mut [f32]) {
+    fn phi(&self, pre: &[f32], a: &mut [f32]) {
+        let (z, s) = pre.split_at(a.len());
         vectorized(
             #[inline(always)]
             || {
-                for ((a, z), s) in a.iter_mut().zip(pre[0]).zip(pre[1]) {
+                for ((a, z), s) in a.iter_mut().zip(z).zip(s) {
                     *a = silu(*s) * z;
                 }
             },
         );
     }
 
-    fn slopes(&self, pre: &[&[f32]], slopes: &mut [&mut [f32]]) {
-        let [dz, ds] = slopes else { return };
+    fn slopes(&self, pre: &[f32], slopes: &mut [f32]) {
+        let (z, s) = pre.split_at(pre.len() / 2);
+        let (dz, ds) = slopes.split_at_mut(z.len());
         vectorized(
             #[inline(always)]
             || {
                 let slopes = dz.iter_mut().zip(ds.iter_mut());
-                for ((dz, ds), (z, s)) in slopes.zip(pre[0].iter().zip(pre[1])) {
+                for ((dz, ds), (z, s)) in slopes.zip(z.iter().zip(s)) {
                     let (silu, slope) = silu_grad(*s);
                     (*dz, *ds) = (silu, slope * z);
                 }
@@ -114,18 +116,18 @@ impl Updates for SwiGlu {
         );
     }
 
-    fn update(&self, a: &[f32], pre: &[&[f32]], state: &mut [&mut [f32]]) {
-        let [z, s] = state else { return };
+    fn update(&self, a: &[f32], pre: &[f32], state: &mut [f32]) {
+        let ((m, g), (z, s)) = (pre.split_at(a.len()), state.split_at_mut(a.len()));
         vectorized(
             #[inline(always)]
             || {
-                for (((z, &s), &a), &m) in z.iter_mut().zip(s.iter()).zip(a).zip(pre[0]) {
+                for (((z, &s), &a), &m) in z.iter_mut().zip(s.iter()).zip(a).zip(m) {
                     *z = self.z(a, m, s);
                 }
                 for start in (0..a.len()).step_by(LANES) {
                     let lanes = start..(start + LANES).min(a.len());
                     let mut s_lanes = load(&s[lanes.clone()]);
-                    let (a, g) = (load(&a[lanes.clone()]), load(&pre[1][lanes.clone()]));
+                    let (a, g) = (load(&a[lanes.clone()]), load(&g[lanes.clone()]));
                     self.s(&a, &g, &load(&z[lanes.clone()]), &mut s_lanes);
                     let n = lanes.len();
                     s[lanes].copy_from_slice(&s_lanes[..n]);

@@ -1,0 +1,186 @@
+//! Products with pruned weights: only what is left of them is multiplied. From
+//! half zeros on this is faster than the dense product, in proportion to what is
+//! gone (docs/performance.md).
+
+use super::{Matrix, View};
+use crate::profile;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Tokens multiplied at once, side by side: each weight is loaded once for all.
+const TOKENS: usize = 64;
+/// Input features per block: TOKENS of each, 32 KiB, stay in the first-level cache.
+const FEATURES: usize = 128;
+/// Weight rows per block: TOKENS outputs of each stay in the second-level cache.
+const ROWS: usize = 256;
+
+/// A non-zero weight and which of its block's features it belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    weight: f32,
+    feature: u32,
+}
+
+/// The non-zero weights of `W: [d_out, d_in]`, in the order the product takes
+/// them: by blocks of rows, then of features, then by row.
+#[derive(Clone, Debug)]
+pub struct SparseWeights {
+    d_out: usize,
+    d_in: usize,
+    entries: Vec<Entry>,
+    /// Where each block's rows end in `entries`.
+    ends: Vec<usize>,
+}
+
+impl SparseWeights {
+    /// Of weights at least half of which are zero; `None` for others.
+    pub fn of(w: &Matrix) -> Option<SparseWeights> {
+        let kept = w.data.par_chunks(1 << 16).map(|w| w.iter().filter(|v| **v != 0.0).count());
+        let kept: usize = kept.sum();
+        if 2 * kept > w.data.len() {
+            return None;
+        }
+        let (mut entries, mut ends) = (Vec::with_capacity(kept), Vec::new());
+        for rows in (0..w.rows).step_by(ROWS) {
+            for features in (0..w.cols).step_by(FEATURES) {
+                for row in rows..(rows + ROWS).min(w.rows) {
+                    let weights = &w.row(row)[features..(features + FEATURES).min(w.cols)];
+                    let weights = (0..).zip(weights).filter(|(_, w)| **w != 0.0);
+                    entries.extend(weights.map(|(feature, &weight)| Entry { weight, feature }));
+                    ends.push(entries.len());
+                }
+            }
+        }
+        Some(SparseWeights { d_out: w.rows, d_in: w.cols, entries, ends })
+    }
+
+    /// `C[:, at..at + d_out] = [C +] α X Wᵀ` on this thread, for a tile's rows
+    /// `X: [n, d_in]`.
+    pub fn tile_matmul_nt(&self, c: &mut [f32], at: usize, add: bool, alpha: f32, x: View) {
+        debug_assert_eq!(x.cols, self.d_in);
+        let (n, cols) = (x.rows, c.len() / x.rows.max(1));
+        let values = n * (self.d_in + self.d_out) + self.entries.len();
+        profile::count(2 * n * self.entries.len(), values);
+        let (groups, blocks) = (n.div_ceil(TOKENS), self.d_in.div_ceil(FEATURES));
+        let mut inputs = vec![[0.0; TOKENS]; groups * blocks * FEATURES];
+        for (t, row) in x.data.chunks_exact(self.d_in.max(1)).enumerate() {
+            let group = &mut inputs[t / TOKENS * blocks * FEATURES..];
+            group.iter_mut().zip(row).for_each(|(feature, v)| feature[t % TOKENS] = *v);
+        }
+        let mut outputs = vec![[0.0; TOKENS]; groups * ROWS];
+        let (mut entry, mut ends) = (0, &self.ends[..]);
+        for first in (0..self.d_out).step_by(ROWS) {
+            let rows = ROWS.min(self.d_out - first);
+            outputs.fill([0.0; TOKENS]);
+            for block in 0..blocks {
+                let (these, rest) = ends.split_at(rows);
+                for group in 0..groups {
+                    pulp::Arch::new().dispatch(Block {
+                        entries: &self.entries,
+                        first: entry,
+                        ends: these,
+                        inputs: &inputs[(group * blocks + block) * FEATURES..][..FEATURES],
+                        outputs: &mut outputs[group * ROWS..][..rows],
+                    });
+                }
+                (entry, ends) = (these.last().copied().unwrap_or(entry), rest);
+            }
+            for (t, c) in c.chunks_exact_mut(cols).enumerate() {
+                let outputs = &outputs[t / TOKENS * ROWS..][..rows];
+                for (c, output) in c[at + first..].iter_mut().zip(outputs) {
+                    *c = alpha * output[t % TOKENS] + if add { *c } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// One block of weights times one group of tokens.
+struct Block<'a> {
+    entries: &'a [Entry],
+    /// Where the block's entries begin, and where those of each row end.
+    first: usize,
+    ends: &'a [usize],
+    inputs: &'a [[f32; TOKENS]],
+    outputs: &'a mut [[f32; TOKENS]],
+}
+
+impl Block<'_> {
+    /// With N registers for the tokens of a row.
+    #[inline(always)]
+    fn product<S: Simd, const N: usize>(self, simd: S) {
+        let mut entries = &self.entries[self.first..];
+        let mut first = self.first;
+        for (output, &end) in self.outputs.iter_mut().zip(self.ends) {
+            let (row, rest) = entries.split_at(end - first);
+            (entries, first) = (rest, end);
+            let Ok(output) = <&mut [S::f32s; N]>::try_from(S::as_mut_simd_f32s(output).0) else {
+                return;
+            };
+            let mut sums = *output;
+            for Entry { weight, feature } in row {
+                let weight = simd.splat_f32s(*weight);
+                let input = S::as_simd_f32s(&self.inputs[*feature as usize]).0;
+                for (sum, input) in sums.iter_mut().zip(input) {
+                    *sum = simd.mul_add_e_f32s(weight, *input, *sum);
+                }
+            }
+            *output = sums;
+        }
+    }
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match TOKENS / S::F32_LANES {
+            4 => self.product::<S, 4>(simd),
+            8 => self.product::<S, 8>(simd),
+            16 => self.product::<S, 16>(simd),
+            _ => self.product::<S, TOKENS>(simd),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linalg::matmul_nt;
+
+    #[test]
+    fn the_product_is_that_of_the_dense_weights() {
+        let mut rng = rand_mt::Mt::new(3);
+        for (n, d_in, d_out) in [(1, 1, 1), (64, 128, 256), (150, 300, 600), (7, 129, 257)] {
+            let mut random = |len: usize, kept: u32| -> Vec<f32> {
+                let value = |rng: &mut rand_mt::Mt| rng.next_u32() as f32 / 2f32.powi(31) - 1.0;
+                let mut each = || if rng.next_u32() % 10 < kept { value(&mut rng) } else { 0.0 };
+                (0..len).map(|_| each()).collect()
+            };
+            let x = Matrix::new(n, d_in, random(n * d_in, 10));
+            let w = Matrix::new(d_out, d_in, random(d_out * d_in, 3));
+            let Some(sparse) = SparseWeights::of(&w) else { continue };
+            let want = matmul_nt(x.view(), w.view());
+            // Between other columns, replaced and then subtracted from.
+            let mut c = vec![7.0; n * (d_out + 3)];
+            sparse.tile_matmul_nt(&mut c, 2, false, 1.0, x.view());
+            sparse.tile_matmul_nt(&mut c, 2, true, -3.0, x.view());
+            for (row, want) in c.chunks_exact(d_out + 3).zip(want.data.chunks_exact(d_out)) {
+                assert_eq!([row[0], row[1], row[d_out + 2]], [7.0; 3]);
+                for (got, want) in row[2..].iter().zip(want) {
+                    assert!((got + 2.0 * want).abs() < 1e-4 * (1.0 + want.abs()), "{got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dense_weights_are_left_to_the_dense_product() {
+        let mut w = Matrix::new(2, 4, vec![1.0; 8]);
+        w.data[..3].fill(0.0);
+        assert!(SparseWeights::of(&w).is_none());
+        w.data[3] = 0.0;
+        assert!(SparseWeights::of(&w).is_some());
+    }
+}
