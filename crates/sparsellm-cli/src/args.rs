@@ -6,7 +6,7 @@ use sparsellm::{
     Error, Hub, Method, Pattern, Result,
     eval::tasks::Task,
     hub,
-    prune::{Scope, Solver},
+    prune::{Scope, Solver, sparsellm::StateType},
     settings::OWL,
 };
 use std::{
@@ -118,6 +118,13 @@ pub struct Prune {
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
     pub max_windows: Option<usize>,
+    /// Keep SparseLLM's z and s, all that it holds per token, as f32, or as bf16 in half the memory
+    #[arg(long, default_value = "f32", value_name = "f32|bf16", value_parser = parse::<StateType>)]
+    pub state: StateType,
+    /// Stay within this much memory, e.g. 12GB or 500MiB: z and s go to a temporary file where they
+    /// would be too much
+    #[arg(long, value_name = "LIMIT", value_parser = bytes)]
+    pub memory: Option<usize>,
     /// Also tell where the time went: seconds, GFLOP/s and share of the machine's peak per phase
     #[arg(long)]
     pub profile: bool,
@@ -276,6 +283,27 @@ fn named_or_number(text: &str, names: [(&str, f32); 2]) -> std::result::Result<f
         Some((_, value)) => Ok(*value),
         None => text.parse().map_err(|_| format!("{a}, {b} or a number was expected")),
     }
+}
+
+/// A number of bytes with its unit.
+fn bytes(text: &str) -> std::result::Result<usize, String> {
+    let hint = || "a size was expected, e.g. 12GB, 1.5GiB or 500MB".to_string();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" => 1e3,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "tb" | "t" => 1e12,
+        "kib" => 1024.0,
+        "mib" => f64::from(1 << 20),
+        "gib" => f64::from(1 << 30),
+        "tib" => 1024.0 * f64::from(1 << 30),
+        _ => return Err(hint()),
+    };
+    let number: f64 = number.parse().map_err(|_| hint())?;
+    Ok((number * unit) as usize)
 }
 
 /// More threads than this is a typing error, and would exhaust the machine.

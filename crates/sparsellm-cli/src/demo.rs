@@ -59,8 +59,14 @@ pub fn run(args: &args::Demo) -> Result<()> {
             let settings = Settings { pattern, ..Settings::of(method) };
             let output = folder.path().join(format!("{name}-{}", method.name()));
             let mut writer = Writer::create(&model.checkpoint, &output, false)?;
-            let layers =
-                pipeline::prune(&model, Some(&calibration), &settings, &mut writer, &mut |_| {})?;
+            let layers = pipeline::prune(
+                &model,
+                Some(&calibration),
+                &settings,
+                None,
+                &mut writer,
+                &mut |_| {},
+            )?;
             writer.finish(&json!({"method": method.name()}))?;
             let pruned = perplexity(&Model::open(&output)?, &windows, |_, _| {})?.perplexity;
             table.push_str(&format!(" {pruned:>14.3}"));

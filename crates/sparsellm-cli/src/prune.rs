@@ -32,10 +32,14 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
     let evaluation = evaluation.elapsed();
     let ledger = args.profile.then(Ledger::open);
     let mut progress = Progress::new();
-    let layers =
-        pipeline::prune(&model, calibration.as_ref(), &settings, &mut writer, &mut |event| {
-            progress.event(&event)
-        })?;
+    let layers = pipeline::prune(
+        &model,
+        calibration.as_ref(),
+        &settings,
+        args.memory,
+        &mut writer,
+        &mut |event| progress.event(&event),
+    )?;
     drop(progress);
     let sparsity = overall_sparsity(&model, &layers);
     let segments = calibration.as_ref().map(|c| &c.segments);
@@ -173,6 +177,7 @@ pub fn settings(args: &args::Prune) -> Settings {
         sequential_refit: recipe.sequential_refit.unwrap_or(own.sequential_refit),
         target: recipe.target.unwrap_or(own.target),
         neuron_weights: recipe.neuron_weights.unwrap_or(own.neuron_weights),
+        state: args.state,
         ..own
     }
 }
@@ -268,6 +273,7 @@ fn record(
             "sequential_refit": settings.sequential_refit,
             "target": decimal(settings.target),
             "neuron_weights": decimal(settings.neuron_weights),
+            "state": settings.state,
             "calibration": calibration,
         },
         "sparsity": sparsity,

@@ -13,7 +13,8 @@
 //! let calibration = pipeline::Calibration::new(segments);
 //! let mut writer = Writer::create(&model.checkpoint, "pruned".as_ref(), false)?;
 //! let layers = pipeline::prune(
-//!     &model, Some(&calibration), &Settings::default(), &mut writer, &mut |event| println!("{event:?}"),
+//!     &model, Some(&calibration), &Settings::default(), None, &mut writer,
+//!     &mut |event| println!("{event:?}"),
 //! )?;
 //! writer.finish(&serde_json::json!({ "layers": layers }))
 //! # }

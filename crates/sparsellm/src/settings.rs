@@ -2,7 +2,8 @@
 
 use crate::error::{Result, usage};
 use crate::model::Model;
-use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt, sparsellm::Storage};
+use crate::prune::sparsellm::{self, StateType, Storage};
+use crate::prune::{Method, Pattern, Scope, Solver, solver, sparsegpt};
 use std::ops::Range;
 
 /// The allocation OWL's authors use.
@@ -50,8 +51,8 @@ pub struct Settings {
     /// Global methods: how much what a neuron is worth to the network's output
     /// weighs in the first linears' masks, from 0 (not at all) to 1.
     pub neuron_weights: f32,
-    /// Global methods: how z and s are kept.
-    pub storage: Storage,
+    /// Global methods: the number type that z and s are kept in.
+    pub state: StateType,
 }
 
 impl Default for Settings {
@@ -82,7 +83,7 @@ impl Settings {
             sequential_refit: false,
             target: 0.0,
             neuron_weights: 0.0,
-            storage: Storage::default(),
+            state: StateType::F32,
         };
         match method {
             Method::SparseLlmPlus => Settings {
@@ -178,6 +179,23 @@ impl Settings {
             self.pattern.check_width(shape[1], name)?;
         }
         Ok(())
+    }
+
+    /// The global method's part, with z and s in memory: `default` stands in
+    /// for an α or β that was not asked for.
+    pub(crate) fn global(&self, default: f32, chunk: usize) -> sparsellm::Settings {
+        sparsellm::Settings {
+            pattern: self.pattern,
+            solver: self.solver(),
+            sequential_refit: self.sequential_refit,
+            target: self.target,
+            neuron_weights: self.neuron_weights,
+            alpha: self.alpha.unwrap_or(default),
+            beta: self.beta.unwrap_or(default),
+            epochs: self.epochs,
+            chunk,
+            storage: Storage { state: self.state, spill: None },
+        }
     }
 
     /// How a linear is pruned.

@@ -172,8 +172,14 @@ impl Subject {
                 }
             };
             let calibration = calibration.as_deref();
-            let layers =
-                pipeline::prune(&self.model, calibration, &settings, &mut writer, &mut warn)?;
+            let layers = pipeline::prune(
+                &self.model,
+                calibration,
+                &settings,
+                cell.args.memory,
+                &mut writer,
+                &mut warn,
+            )?;
             writer.finish(&serde_json::json!({}))?;
             let (seconds, peak) = (started.elapsed().as_secs_f64(), prune::peak_rss_bytes());
             let (perplexity, tasks) = self.measure(&Model::open(&output)?)?;

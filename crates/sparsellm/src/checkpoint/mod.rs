@@ -13,7 +13,7 @@ pub use crate::dtype::Dtype;
 use crate::dtype::{decode, encode};
 use crate::error::{Error, Result, invalid};
 use crate::linalg::Matrix;
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::{
@@ -293,11 +293,37 @@ impl Checkpoint {
     pub fn digest(&self) -> Result<String> {
         use sha2::{Digest, Sha256};
         let mut sha = Sha256::new();
+        let mut add = |path: &Path| -> Result<()> {
+            let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut sha));
+            copied.map(drop).map_err(|e| Error::io(path, e))
+        };
         match &self.gguf {
-            Some(_) => sha.update(&map_file(&self.path)?[..]),
-            None => self.files.iter().for_each(|f| sha.update(&f.map[..])),
+            Some(_) => add(&self.path)?,
+            None => self.files.iter().try_for_each(|f| add(&self.path.join(&f.name)))?,
         }
         Ok(sha.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Lets the system read the tensors whose names start with `prefix` from the
+    /// disk while something else is done.
+    pub fn prefetch(&self, prefix: &str) {
+        let these = self.tensors.range(prefix.to_string()..);
+        for (_, info) in these.take_while(|(name, _)| name.starts_with(prefix)) {
+            if let Some(file) = self.files.get(info.file) {
+                // Advice only: where it is not taken, the tensor is read when it is used.
+                let _ = file.map.advise_range(Advice::WillNeed, info.bytes.start, info.bytes.len());
+            }
+        }
+    }
+
+    /// Gives back the memory that the mapped files' pages take in this process;
+    /// what is read again comes from the system's cache or the disk.
+    pub fn release(&self) {
+        for map in self.files.iter().map(|f| &f.map).chain(self.gguf.as_ref().map(|g| g.map())) {
+            // SAFETY: the map is a shared view of a file, and never written: pages
+            // dropped are read from the file again, with the same contents.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 
     /// The stored bytes of elements `range`, row-major (never of a GGUF's).

@@ -73,6 +73,12 @@ impl<'a> Writer<'a> {
         Ok(Writer { source, output: output.into(), temp, shards, written: BTreeSet::new() })
     }
 
+    /// Where the checkpoint is being written; a folder that is renamed or removed
+    /// at the end.
+    pub fn folder(&self) -> &Path {
+        self.temp.path()
+    }
+
     /// Writes a tensor's new values, rounded to its stored type.
     pub fn write(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let info = self.source.info(name)?;
@@ -113,6 +119,7 @@ impl<'a> Writer<'a> {
             } else {
                 self.put(name, &source.bytes(info, 0..info.len()))?;
             }
+            source.release();
         }
         for shard in &self.shards {
             shard.file.sync_all().map_err(|e| Error::io(&shard.path, e))?;

@@ -3,9 +3,9 @@
 use super::{Gram, Matrix, View, matmul, matmul_nt};
 use crate::profile::{self, Phase, phase};
 use faer::{
-    MatMut, MatRef, Par, Spec,
+    Accum, Mat, MatMut, MatRef, Par, Spec,
     dyn_stack::{MemBuffer, MemStack},
-    linalg::{cholesky::llt, triangular_inverse, triangular_solve},
+    linalg::{cholesky::llt, triangular_solve},
     prelude::ReborrowMut,
 };
 use rayon::prelude::*;
@@ -13,24 +13,98 @@ use rayon::prelude::*;
 /// How often the damping is raised tenfold before a factorisation gives up.
 const ATTEMPTS: usize = 8;
 
-/// Factors the symmetric matrix `a` (d×d, both triangles) as `LLᵀ`; the result
-/// holds L's columns one after another. `None` where it is not positive
-/// definite or not finite.
+/// Rows that one task factors, or solves for, at a time.
+fn block(d: usize) -> usize {
+    d.div_ceil(12).next_multiple_of(32).clamp(32, 256)
+}
+
+/// Factors the symmetric matrix `a` (d×d, lower triangle) as `LLᵀ`: L takes the
+/// place of the lower triangle. `None` where it is not positive definite or not
+/// finite.
+///
+/// By blocks of columns K: `L_KK = chol(A_KK)`, `L_IK = A_IK L_KK⁻ᵀ` for the rows
+/// I below, `A_IJ ← A_IJ − L_IK L_JKᵀ` for what is right of K.
 fn cholesky(mut a: Vec<f32>, d: usize) -> Option<Vec<f32>> {
     profile::count(d * d * d / 3, d * (d + 1));
-    let view = MatMut::from_column_major_slice_mut(&mut a, d, d);
+    let size = block(d);
+    let mut panel = vec![0.0; size * d];
+    for start in (0..d).step_by(size) {
+        let n = size.min(d - start);
+        let (above, below) = a.split_at_mut((start + n) * d);
+        let diagonal = &mut above[start * d..];
+        factor_block(diagonal, start, n, d)?;
+        let l = MatRef::from_row_major_slice(diagonal, n, d).subcols(start, n);
+        let panel = &mut panel[..below.len() / d * n];
+        below.par_chunks_mut(size * d).zip(panel.par_chunks_mut(size * n)).for_each(
+            |(rows, panel)| {
+                let m = rows.len() / d;
+                let rows = MatMut::from_row_major_slice_mut(rows, m, d);
+                let mut rows = rows.subcols_mut(start, n);
+                triangular_solve::solve_lower_triangular_in_place(
+                    l,
+                    rows.rb_mut().transpose_mut(),
+                    Par::Seq,
+                );
+                MatMut::from_row_major_slice_mut(panel, m, n).copy_from(rows);
+            },
+        );
+        let panel = MatRef::from_row_major_slice(panel, below.len() / d, n);
+        below.par_chunks_mut(size * d).enumerate().for_each(|(i, rows)| {
+            let (first, m) = (i * size, rows.len() / d);
+            let rows = MatMut::from_row_major_slice_mut(rows, m, d);
+            faer::linalg::matmul::matmul(
+                rows.subcols_mut(start + n, first + m),
+                Accum::Add,
+                panel.subrows(first, m),
+                panel.subrows(0, first + m).transpose(),
+                -1.0,
+                Par::Seq,
+            );
+        });
+    }
+    Some(a)
+}
+
+/// Factors the n×n block at column `start` of the `rows` it lies in.
+fn factor_block(rows: &mut [f32], start: usize, n: usize, d: usize) -> Option<()> {
     let params = Spec::<llt::factor::LltParams, f32>::default();
-    let mut buffer =
-        MemBuffer::new(llt::factor::cholesky_in_place_scratch::<f32>(d, Par::Seq, params));
+    let scratch = llt::factor::cholesky_in_place_scratch::<f32>(n, Par::Seq, params);
+    let mut block = Mat::from_fn(n, n, |i, j| rows[i * d + start + j]);
     let done = llt::factor::cholesky_in_place(
-        view,
+        block.as_mut(),
         llt::factor::LltRegularization::default(),
         Par::Seq,
-        MemStack::new(&mut buffer),
+        MemStack::new(&mut MemBuffer::new(scratch)),
         params,
     );
-    let diagonal_ok = (0..d).all(|j| a[j * d + j].is_finite() && a[j * d + j] > 0.0);
-    (done.is_ok() && diagonal_ok).then_some(a)
+    for i in 0..n {
+        for j in 0..=i {
+            rows[i * d + start + j] = block[(i, j)];
+        }
+    }
+    let positive = |i: usize| block[(i, i)].is_finite() && block[(i, i)] > 0.0;
+    (done.is_ok() && (0..n).all(positive)).then_some(())
+}
+
+/// `L⁻¹` for the lower triangle of `l`: each row x of it solves `x L = eᵢ`, in
+/// which only the rows up to its own take part.
+fn inverse_of_lower(l: &[f32], d: usize) -> Matrix {
+    profile::count(d * d * d / 3, d * (d + 1));
+    let size = block(d);
+    let l = MatRef::from_row_major_slice(l, d, d);
+    let mut inverse = Matrix::zeros(d, d);
+    inverse.data.par_chunks_mut((size * d).max(1)).enumerate().for_each(|(i, rows)| {
+        let (first, n) = (i * size, rows.len() / d);
+        rows.iter_mut().skip(first).step_by(d + 1).for_each(|v| *v = 1.0);
+        let x = MatMut::from_row_major_slice_mut(rows, n, d).subcols_mut(0, first + n);
+        let l = l.submatrix(0, 0, first + n, first + n);
+        triangular_solve::solve_upper_triangular_in_place(
+            l.transpose(),
+            x.transpose_mut(),
+            Par::Seq,
+        );
+    });
+    inverse
 }
 
 /// Factors `a + damping·scale·I`, raising the damping tenfold until it works.
@@ -84,16 +158,9 @@ impl InverseFactor {
             h
         };
         let (l, damping) = damped_cholesky(reversed, damping, mean as f32)?;
-        profile::count(d * d * d / 3, d * (d + 1));
-        let mut u = Matrix::zeros(d, d);
-        triangular_inverse::invert_lower_triangular(
-            MatMut::from_column_major_slice_mut(&mut u.data, d, d),
-            MatRef::from_column_major_slice(&l, d, d),
-            Par::Seq,
-        );
+        let mut u = inverse_of_lower(&l, d);
         drop(l);
         u.data.reverse();
-        transpose_in_place(&mut u); // columns to rows
         u.data.iter().all(|v| v.is_finite()).then_some(InverseFactor {
             u,
             dead,
@@ -128,21 +195,6 @@ impl InverseFactor {
         let mut b = tx.clone();
         b.data.par_iter_mut().zip(&w.data).for_each(|(b, w)| *b = scale * *b + ridge * w);
         matmul(matmul_nt(b.view(), self.u.view()).view(), self.u.view())
-    }
-}
-
-/// Transposes a square matrix.
-fn transpose_in_place(m: &mut Matrix) {
-    const TILE: usize = 32;
-    let d = m.rows;
-    for i0 in (0..d).step_by(TILE) {
-        for j0 in (i0..d).step_by(TILE) {
-            for i in i0..(i0 + TILE).min(d) {
-                for j in j0.max(i + 1)..(j0 + TILE).min(d) {
-                    m.data.swap(i * d + j, j * d + i);
-                }
-            }
-        }
     }
 }
 
@@ -199,7 +251,7 @@ impl CholeskyFactor {
     }
 
     fn solve_in_place(&self, x: &mut Matrix) {
-        let l = MatRef::from_column_major_slice(&self.l, self.d, self.d);
+        let l = MatRef::from_row_major_slice(&self.l, self.d, self.d);
         profile::count(
             2 * x.rows * self.d * self.d,
             2 * x.rows * self.d + self.d * (self.d + 1) / 2,

@@ -107,10 +107,12 @@ impl Model {
         self.family.shape()
     }
 
-    /// Decoder layer `index`, in f32.
+    /// Decoder layer `index`, in f32. The system is told to read the next one.
     pub fn layer(&self, index: usize) -> Result<DecoderLayer> {
         let mut layer = self.family.layer(&self.checkpoint, index)?;
         layer.pack();
+        self.checkpoint.release();
+        self.checkpoint.prefetch(&self.family.layer_prefix(index + 1));
         Ok(layer)
     }
 
@@ -122,7 +124,9 @@ impl Model {
                 "token id {id} is outside the model's vocabulary of {vocabulary}; the text was tokenised for another model"
             );
         }
-        self.family.embed(&self.checkpoint, tokens, seq_len)
+        let hidden = self.family.embed(&self.checkpoint, tokens, seq_len)?;
+        self.checkpoint.release();
+        Ok(hidden)
     }
 
     /// Fails where segments of `seq_len` tokens are longer than the model's

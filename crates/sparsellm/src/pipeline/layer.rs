@@ -8,7 +8,7 @@ use crate::linalg::{Gram, Matrix, View};
 use crate::model::{DecoderLayer, FeedForward, Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::pattern::measured_sparsity;
-use crate::prune::{Method, magnitude, solver::Problem, sparsellm, wanda};
+use crate::prune::{Method, magnitude, solver::Problem, sparsellm, sparsellm::Storage, wanda};
 use crate::report::{LayerReport, LinearReport};
 use crate::settings::Settings;
 use rayon::prelude::*;
@@ -74,6 +74,8 @@ pub struct LayerWork<'a> {
     pub prefix: String,
     pub layer: DecoderLayer,
     pub seq_len: usize,
+    /// How the global method keeps z and s.
+    pub storage: &'a Storage,
     pub observe: &'a mut dyn FnMut(Event),
 }
 
@@ -246,18 +248,8 @@ impl LayerWork<'_> {
             FeedForward::SwiGlu { .. } => 5.0,
             FeedForward::Mlp { .. } => 0.1,
         };
-        let settings = sparsellm::Settings {
-            pattern: s.pattern,
-            solver: s.solver(),
-            sequential_refit: s.sequential_refit,
-            target: s.target,
-            neuron_weights: s.neuron_weights,
-            alpha: s.alpha.unwrap_or(default),
-            beta: s.beta.unwrap_or(default),
-            epochs: s.epochs,
-            chunk: CHUNK,
-            storage: s.storage.clone(),
-        };
+        let settings =
+            sparsellm::Settings { storage: self.storage.clone(), ..s.global(default, CHUNK) };
         let (index, observe) = (self.index, &mut *self.observe);
         let outcome =
             sparsellm::prune(&mut self.layer.ffn, x, reference, &settings, |epoch, error| {

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod layer;
+mod memory;
 
 use crate::checkpoint::Writer;
 use crate::error::{Result, usage};
@@ -38,18 +39,28 @@ impl Calibration {
 const CHUNK: usize = 2048;
 
 /// Prunes `model` on a calibration text, layer by layer, and writes the pruned
-/// linears. Magnitude pruning needs no text.
+/// linears. Magnitude pruning needs no text. Where the run would take more than
+/// `memory` bytes, z and s go to a temporary file beside the output.
 ///
 /// # Errors
-/// Where weights cannot be read or written, or are not finite.
+/// Where weights cannot be read or written, or are not finite, or where `memory`
+/// bytes cannot be enough.
 pub fn prune(
     model: &Model,
     calibration: Option<&Calibration>,
     settings: &Settings,
+    memory: Option<usize>,
     writer: &mut Writer,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<LayerReport>> {
     settings.check(model)?;
+    let size = calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
+    let storage = memory::storage(model, settings, size, memory, writer.folder())?;
+    if storage.spill.is_some() {
+        observe(Event::Warning(
+            "z and s go to a temporary file beside the output, to stay within --memory".into(),
+        ));
+    }
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = match calibration {
         _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),
@@ -81,7 +92,9 @@ pub fn prune(
         let prefix = model.family.layer_prefix(index);
         let pattern = patterns[index - range.start];
         let settings = &Settings { pattern, ..settings.clone() };
-        let mut work = LayerWork { model, settings, index, prefix, layer, seq_len, observe };
+        let storage = &storage;
+        let mut work =
+            LayerWork { model, settings, index, prefix, layer, seq_len, storage, observe };
         let report = work.prune(&hidden, dense.as_ref())?;
         for linear in work.layer.all_linears() {
             let name = format!("{}{}.weight", work.prefix, linear.name);

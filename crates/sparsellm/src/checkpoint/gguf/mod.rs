@@ -69,6 +69,11 @@ impl Gguf {
         Gguf::parse(path.display().to_string(), map)
     }
 
+    /// The mapped file.
+    pub(crate) fn map(&self) -> &Mmap {
+        &self.metadata.map
+    }
+
     fn parse(file: String, map: Mmap) -> Result<Gguf> {
         let (metadata, infos) = Metadata::parse(file, map)?;
         let dimensions = Dimensions::read(&metadata, &infos)?;
