@@ -44,6 +44,11 @@ impl Progress {
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Download { file, done, of } => self.download(file, *done, *of),
+            Event::Memory { needed, spilled } => {
+                let place = if *spilled { ", z and s in a temporary file" } else { "" };
+                let needed = *needed as f64 / 1e9;
+                self.print(&format!("needs up to {needed:.2} GB of memory{place}"));
+            }
             Event::Outliers { done, of } => self.layers("outliers", *done, *of),
             Event::Layer { index, done, of } => {
                 (self.layer, self.of) = (*index, *of);
@@ -70,10 +75,7 @@ impl Progress {
                     eprintln!("layer {} kept epoch {}", report.index, report.kept_epoch);
                 }
             }
-            Event::Warning(text) => match &self.bar {
-                Some(bar) => bar.println(format!("warning: {text}")),
-                None => eprintln!("warning: {text}"),
-            },
+            Event::Warning(text) => self.print(&format!("warning: {text}")),
         }
     }
 
@@ -91,6 +93,14 @@ impl Progress {
                 bar.reset_eta();
                 self.file = file.to_string();
             }
+        }
+    }
+
+    /// A line that stays.
+    fn print(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
         }
     }
 

@@ -14,6 +14,13 @@ pub enum Event<'a> {
         /// Bytes in all.
         of: u64,
     },
+    /// What the run will need of the memory.
+    Memory {
+        /// Bytes it needs at most.
+        needed: usize,
+        /// Whether z and s are kept in a temporary file.
+        spilled: bool,
+    },
     /// A layer's outliers were counted, to allocate sparsity by.
     Outliers {
         /// Layers counted.

@@ -206,14 +206,9 @@ pub struct CholeskyFactor {
 }
 
 impl CholeskyFactor {
-    /// Factors a symmetric matrix. `None` where it is not positive definite,
-    /// even with its diagonal raised a little.
-    pub fn new(a: &Matrix) -> Option<Self> {
-        Self::of(|| a.clone())
-    }
-
     /// Factors the symmetric matrix that `a` makes: it is made anew for each
-    /// attempt, so that there is never a second copy.
+    /// attempt, so that there is never a second copy. `None` where it is not
+    /// positive definite, even with its diagonal raised a little.
     pub fn of(a: impl Fn() -> Matrix) -> Option<Self> {
         let (l, _) = damped_cholesky(a, 0.0, 1.0)?;
         let d = l.len().isqrt();
@@ -310,7 +305,7 @@ mod tests {
         let a = gram(200, 50).scaled(0.01);
         let x = Matrix::new(3, 50, (0..150).map(|i| (i as f32).cos()).collect());
         let b = matmul_nt(x.view(), a.view());
-        let solved = CholeskyFactor::new(&a).unwrap().solve_rows(b.view());
+        let solved = CholeskyFactor::of(|| a.clone()).unwrap().solve_rows(b.view());
         for (s, w) in solved.data.iter().zip(&x.data) {
             assert!((s - w).abs() < 1e-3);
         }

@@ -17,7 +17,7 @@ pub use tiles::{TILE, tile_matmul_nt, tiles};
 
 use crate::profile::{self, Phase, phase};
 use faer::{
-    Accum, MatMut, MatRef, Par,
+    Accum, Mat, MatMut, MatRef, Par,
     linalg::matmul::{self, triangular::BlockStructure},
 };
 use rayon::prelude::*;
@@ -211,6 +211,13 @@ impl Gram {
         Gram { lower: Matrix::zeros(d, d), tokens: 0 }
     }
 
+    /// The Gram matrix of the columns of `x`, which are no tokens.
+    pub fn of(x: View) -> Self {
+        let mut gram = Gram::new(x.cols);
+        gram.add_product(x.faer());
+        gram
+    }
+
     /// `G += XᵀX` for `X: [tokens, d]`.
     pub fn add(&mut self, x: View) {
         let d = self.lower.cols;
@@ -274,38 +281,47 @@ impl Gram {
     }
 
     /// `tr(W G Wᵀ) = ‖X Wᵀ‖²`, the energy of the outputs of `w: [d_out, d]`.
-    /// With L the lower triangle of G, `G = L + Lᵀ − diag G`, so that half of
-    /// the product is enough.
+    /// With L the lower triangle of G, `G = L + Lᵀ − diag G`, so that `W L`, half
+    /// of the product, is enough.
     pub fn energy(&self, w: &Matrix) -> f64 {
         let d = self.dim();
         let values = 2 * w.data.len() + d * (d + 1) / 2;
         profile::count(w.data.len() * (d + 1), values);
-        let lower = MatRef::from_row_major_slice(&self.lower.data, d, d);
-        let diagonal = self.diagonal();
-        let energy = |w: &[f32]| -> f64 {
-            let mut wl = vec![0.0; w.len()];
-            matmul::triangular::matmul(
-                MatMut::from_row_major_slice_mut(&mut wl, w.len() / d, d),
-                BlockStructure::Rectangular,
-                Accum::Replace,
-                MatRef::from_row_major_slice(w, w.len() / d, d),
-                BlockStructure::Rectangular,
-                lower,
-                BlockStructure::TriangularLower,
-                1.0,
-                Par::Seq,
-            );
-            let rows = w.chunks_exact(d).zip(wl.chunks_exact(d));
-            let row = |(w, wl): (&[f32], &[f32])| {
-                let squares =
-                    w.iter().zip(&diagonal).map(|(w, g)| f64::from(w * w) * f64::from(*g));
-                2.0 * f64::from(dot(w, wl)) - squares.sum::<f64>()
-            };
-            rows.map(row).sum()
-        };
         let rows = panel(w.rows);
-        let parts: Vec<f64> = w.data.par_chunks((rows * d).max(1)).map(energy).collect();
+        let parts: Vec<f64> =
+            w.data.par_chunks((rows * d).max(1)).map(|w| self.energy_of_rows(w)).collect();
         parts.iter().sum()
+    }
+
+    /// The energy of some rows of W, by blocks of L's columns.
+    fn energy_of_rows(&self, w: &[f32]) -> f64 {
+        const BLOCK: usize = 256;
+        let d = self.dim();
+        let n = w.len() / d;
+        let w = MatRef::from_row_major_slice(w, n, d);
+        let lower = MatRef::from_row_major_slice(&self.lower.data, d, d);
+        let mut energy = 0.0;
+        for start in (0..d).step_by(BLOCK) {
+            let (size, end) = (BLOCK.min(d - start), (start + BLOCK).min(d));
+            // The diagonal of G stands once in the sum, all else twice.
+            let diagonal = |i, j| match start + i {
+                _ if i < j => 0.0,
+                at if i == j => 0.5 * lower[(at, at)],
+                at => lower[(at, start + j)],
+            };
+            let diagonal = Mat::from_fn(size, size, diagonal);
+            let mut wl = Mat::zeros(n, size);
+            let part = w.subcols(start, size);
+            matmul::matmul(&mut wl, Accum::Replace, part, &diagonal, 2.0, Par::Seq);
+            let (below, right) =
+                (lower.submatrix(end, start, d - end, size), w.subcols(end, d - end));
+            matmul::matmul(&mut wl, Accum::Add, right, below, 2.0, Par::Seq);
+            for j in 0..size {
+                let products = (0..n).map(|i| f64::from(wl[(i, j)]) * f64::from(part[(i, j)]));
+                energy += products.sum::<f64>();
+            }
+        }
+        energy
     }
 
     /// Forgets every token.

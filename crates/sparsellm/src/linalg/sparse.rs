@@ -22,36 +22,34 @@ struct Entry {
 }
 
 /// The non-zero weights of `W: [d_out, d_in]`, in the order the product takes
-/// them: by blocks of rows, then of features, then by row.
+/// them.
 #[derive(Clone, Debug)]
 pub struct SparseWeights {
     d_out: usize,
     d_in: usize,
+    blocks: Vec<RowBlock>,
+}
+
+/// Those of ROWS rows: by blocks of features, then by row.
+#[derive(Clone, Debug)]
+struct RowBlock {
     entries: Vec<Entry>,
-    /// Where each block's rows end in `entries`.
+    /// Where each row of each block ends in `entries`.
     ends: Vec<usize>,
 }
 
 impl SparseWeights {
     /// Of weights at least half of which are zero; `None` for others.
     pub fn of(w: &Matrix) -> Option<SparseWeights> {
-        let kept = w.data.par_chunks(1 << 16).map(|w| w.iter().filter(|v| **v != 0.0).count());
-        let kept: usize = kept.sum();
-        if 2 * kept > w.data.len() {
+        let rows: Vec<View> =
+            (0..w.rows).step_by(ROWS).map(|i| w.rows(i..(i + ROWS).min(w.rows))).collect();
+        let kept = |w: &View| w.data.iter().filter(|v| **v != 0.0).count();
+        let kept: Vec<usize> = rows.par_iter().map(kept).collect();
+        if 2 * kept.iter().sum::<usize>() > w.data.len() {
             return None;
         }
-        let (mut entries, mut ends) = (Vec::with_capacity(kept), Vec::new());
-        for rows in (0..w.rows).step_by(ROWS) {
-            for features in (0..w.cols).step_by(FEATURES) {
-                for row in rows..(rows + ROWS).min(w.rows) {
-                    let weights = &w.row(row)[features..(features + FEATURES).min(w.cols)];
-                    let weights = (0..).zip(weights).filter(|(_, w)| **w != 0.0);
-                    entries.extend(weights.map(|(feature, &weight)| Entry { weight, feature }));
-                    ends.push(entries.len());
-                }
-            }
-        }
-        Some(SparseWeights { d_out: w.rows, d_in: w.cols, entries, ends })
+        let blocks = rows.into_par_iter().zip(kept).map(|(rows, kept)| RowBlock::of(rows, kept));
+        Some(SparseWeights { d_out: w.rows, d_in: w.cols, blocks: blocks.collect() })
     }
 
     /// `C[:, at..at + d_out] = [C +] α X Wᵀ` on this thread, for a tile's rows
@@ -59,8 +57,8 @@ impl SparseWeights {
     pub fn tile_matmul_nt(&self, c: &mut [f32], at: usize, add: bool, alpha: f32, x: View) {
         debug_assert_eq!(x.cols, self.d_in);
         let (n, cols) = (x.rows, c.len() / x.rows.max(1));
-        let values = n * (self.d_in + self.d_out) + self.entries.len();
-        profile::count(2 * n * self.entries.len(), values);
+        let kept: usize = self.blocks.iter().map(|block| block.entries.len()).sum();
+        profile::count(2 * n * kept, n * (self.d_in + self.d_out) + kept);
         let (groups, blocks) = (n.div_ceil(TOKENS), self.d_in.div_ceil(FEATURES));
         let mut inputs = vec![[0.0; TOKENS]; groups * blocks * FEATURES];
         for (t, row) in x.data.chunks_exact(self.d_in.max(1)).enumerate() {
@@ -68,22 +66,21 @@ impl SparseWeights {
             group.iter_mut().zip(row).for_each(|(feature, v)| feature[t % TOKENS] = *v);
         }
         let mut outputs = vec![[0.0; TOKENS]; groups * ROWS];
-        let (mut entry, mut ends) = (0, &self.ends[..]);
-        for first in (0..self.d_out).step_by(ROWS) {
+        for (first, weights) in (0..self.d_out).step_by(ROWS).zip(&self.blocks) {
             let rows = ROWS.min(self.d_out - first);
             outputs.fill([0.0; TOKENS]);
-            for block in 0..blocks {
-                let (these, rest) = ends.split_at(rows);
+            let mut entry = 0;
+            for (block, ends) in weights.ends.chunks_exact(rows).enumerate() {
                 for group in 0..groups {
                     pulp::Arch::new().dispatch(Block {
-                        entries: &self.entries,
+                        entries: &weights.entries,
                         first: entry,
-                        ends: these,
+                        ends,
                         inputs: &inputs[(group * blocks + block) * FEATURES..][..FEATURES],
                         outputs: &mut outputs[group * ROWS..][..rows],
                     });
                 }
-                (entry, ends) = (these.last().copied().unwrap_or(entry), rest);
+                entry = ends.last().copied().unwrap_or(entry);
             }
             for (t, c) in c.chunks_exact_mut(cols).enumerate() {
                 let outputs = &outputs[t / TOKENS * ROWS..][..rows];
@@ -92,6 +89,21 @@ impl SparseWeights {
                 }
             }
         }
+    }
+}
+
+impl RowBlock {
+    fn of(rows: View, kept: usize) -> RowBlock {
+        let (mut entries, mut ends) = (Vec::with_capacity(kept), Vec::new());
+        for start in (0..rows.cols).step_by(FEATURES) {
+            for row in rows.data.chunks_exact(rows.cols) {
+                let weights = (0..).zip(&row[start..(start + FEATURES).min(rows.cols)]);
+                let kept = weights.filter(|(_, w)| **w != 0.0);
+                entries.extend(kept.map(|(feature, &weight)| Entry { weight, feature }));
+                ends.push(entries.len());
+            }
+        }
+        RowBlock { entries, ends }
     }
 }
 

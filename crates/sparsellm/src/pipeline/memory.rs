@@ -11,7 +11,7 @@ use std::path::Path;
 /// The program itself, its threads, and a tokenizer.
 const PROGRAM: usize = 96 << 20;
 
-/// Where z and s go so that a run on `tokens` calibration tokens in segments of
+/// Where z and s go, and what the run then needs at most, so that a run on `tokens` calibration tokens in segments of
 /// `seq_len` stays within `limit` bytes: in memory, or where they would be too
 /// much, in a temporary file in `folder`.
 ///
@@ -23,16 +23,17 @@ pub fn storage(
     (tokens, seq_len): (usize, usize),
     limit: Option<usize>,
     folder: &Path,
-) -> Result<Storage> {
+) -> Result<(Storage, usize)> {
+    let limit = limit.unwrap_or(usize::MAX);
     let mut storage = Storage { state: settings.state, spill: None };
-    let Some(limit) = limit else { return Ok(storage) };
-    if needed(model, settings, tokens, seq_len, &storage) <= limit {
-        return Ok(storage);
+    let most = needed(model, settings, tokens, seq_len, &storage);
+    if most <= limit {
+        return Ok((storage, most));
     }
     storage.spill = Some(folder.into());
     let least = needed(model, settings, tokens, seq_len, &storage);
     if least <= limit {
-        return Ok(storage);
+        return Ok((storage, least));
     }
     usage!(
         "--memory: this run needs {:.2} GB at least, and {:.2} GB was allowed; use fewer or shorter segments (--samples, --seq-len), or allow more",
@@ -42,7 +43,7 @@ pub fn storage(
 }
 
 /// The bytes a run needs at most.
-pub fn needed(
+fn needed(
     model: &Model,
     settings: &Settings,
     tokens: usize,

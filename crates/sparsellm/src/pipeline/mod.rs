@@ -55,12 +55,8 @@ pub fn prune(
 ) -> Result<Vec<LayerReport>> {
     settings.check(model)?;
     let size = calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
-    let storage = memory::storage(model, settings, size, memory, writer.folder())?;
-    if storage.spill.is_some() {
-        observe(Event::Warning(
-            "z and s go to a temporary file beside the output, to stay within --memory".into(),
-        ));
-    }
+    let (storage, needed) = memory::storage(model, settings, size, memory, writer.folder())?;
+    observe(Event::Memory { needed, spilled: storage.spill.is_some() });
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = match calibration {
         _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),

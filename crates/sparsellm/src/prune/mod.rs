@@ -5,6 +5,7 @@ pub mod admm;
 pub mod magnitude;
 pub mod pattern;
 pub mod refit;
+mod select;
 pub mod solver;
 pub mod sparsegpt;
 pub mod sparsellm;

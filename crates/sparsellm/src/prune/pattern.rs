@@ -1,5 +1,6 @@
 //! Which weights may go: a fraction of them, or N of every M.
 
+use super::select::{each_smallest, mark_smallest, smallest};
 use crate::error::{Result, usage};
 use crate::linalg::Matrix;
 use rayon::prelude::*;
@@ -82,30 +83,6 @@ pub fn count(rho: f64, n: usize) -> usize {
     ((rho * n as f64 + 1e-6).floor() as usize).min(n)
 }
 
-/// The indices of the `k` smallest scores, ties and NaN resolved by index.
-pub fn smallest(scores: &[f32], k: usize) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    if k == 0 {
-        return Vec::new();
-    }
-    if k < order.len() {
-        order.select_nth_unstable_by(k - 1, |&a, &b| {
-            scores[a as usize].total_cmp(&scores[b as usize]).then(a.cmp(&b))
-        });
-        order.truncate(k);
-    }
-    order
-}
-
-/// Zeroes the `zeros` lowest-scored of each `of` entries of `row`.
-pub fn prune_groups(row: &mut [f32], scores: &[f32], zeros: usize, of: usize) {
-    for (w, s) in row.chunks_mut(of).zip(scores.chunks(of)) {
-        for i in smallest(s, zeros) {
-            w[i as usize] = 0.0;
-        }
-    }
-}
-
 /// Among which weights a mask is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -154,28 +131,32 @@ impl Selection<'_> {
             });
         }
         let mut gone = vec![false; scores.len()];
-        let mark = |gone: &mut [bool], scores: &[f32], k| {
-            smallest(scores, k).into_iter().for_each(|i| gone[i as usize] = true);
-        };
         match (self.pattern, self.scope) {
             (Pattern::Unstructured(rho), Scope::Row) => {
                 let k = count(rho * share, cols);
                 let rows = gone.par_chunks_mut(cols.max(1)).zip(scores.par_chunks(cols.max(1)));
-                rows.for_each(|(gone, scores)| mark(gone, scores, k));
+                rows.for_each(|(gone, scores)| {
+                    smallest(scores, k).into_iter().for_each(|i| gone[i as usize] = true);
+                });
             }
             (Pattern::Unstructured(rho), Scope::Block | Scope::Matrix) => {
-                let k = count(rho * share, scores.len());
-                mark(&mut gone, &scores, k);
+                mark_smallest(&scores, count(rho * share, scores.len()), &mut gone);
             }
             (Pattern::NofM { zeros, of }, _) => {
-                let groups = gone.par_chunks_mut(of).zip(scores.par_chunks(of));
-                groups.for_each(|(gone, scores)| mark(gone, scores, zeros));
+                // Whole groups, many at a time.
+                let piece = (1 << 16) / of.max(1) * of.max(1) + of;
+                gone.par_chunks_mut(piece).zip(scores.par_chunks(piece)).for_each(
+                    |(gone, scores)| {
+                        for (gone, scores) in gone.chunks_mut(of).zip(scores.chunks(of)) {
+                            each_smallest(scores, zeros, |i| gone[i] = true);
+                        }
+                    },
+                );
                 if share < 1.0 {
                     let kept = scores.iter_mut().zip(&gone).filter(|(_, gone)| !**gone);
                     kept.for_each(|(s, _)| *s = f32::INFINITY);
                     let k = count(self.pattern.sparsity() * share, scores.len());
-                    gone.fill(false);
-                    mark(&mut gone, &scores, k);
+                    mark_smallest(&scores, k, &mut gone);
                 }
             }
         }
@@ -217,14 +198,5 @@ mod tests {
             assert_eq!(count(0.7, n), n * 7 / 10);
             assert_eq!(count(0.9, n), n * 9 / 10);
         }
-    }
-
-    #[test]
-    fn the_smallest_are_found_whatever_the_ties() {
-        let scores = [3.0, 1.0, 1.0, f32::NAN, 0.5, 1.0];
-        let mut got = smallest(&scores, 3);
-        got.sort_unstable();
-        assert_eq!(got, [1, 2, 4]);
-        assert_eq!(smallest(&scores, 6).len(), 6);
     }
 }

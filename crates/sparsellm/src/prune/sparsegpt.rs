@@ -2,7 +2,8 @@
 //! Be Accurately Pruned in One-Shot*, ICML 2023). Every second-order method
 //! calls it. It knows nothing of models.
 
-use super::pattern::{Pattern, Scope, Selection, smallest};
+use super::pattern::{Pattern, Scope, Selection};
+use super::select::each_smallest;
 use crate::linalg::{InverseFactor, Matrix, View, sub_matmul_right_of, vectorized};
 use rayon::prelude::*;
 
@@ -141,9 +142,7 @@ impl Block<'_> {
             let at = self.start + j + k;
             *score = (row[j + k] / self.u.row(at)[at]).abs();
         }
-        for k in smallest(scores, zeros) {
-            mask[j + k as usize] = true;
-        }
+        each_smallest(scores, zeros, |k| mask[j + k] = true);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Wanda (Sun et al., *A Simple and Effective Pruning Approach for Large
 //! Language Models*, ICLR 2024): weights and activations.
 
-use super::pattern::{Pattern, count, prune_groups, smallest};
+use super::pattern::{Pattern, Scope, Selection};
 use crate::linalg::Matrix;
 use rayon::prelude::*;
 
@@ -10,16 +10,11 @@ use rayon::prelude::*;
 /// `squared_norms: [d_in]` holds `‖X_j‖²`.
 pub fn prune(w: &mut Matrix, squared_norms: &[f32], pattern: Pattern) {
     let norms: Vec<f32> = squared_norms.iter().map(|n| n.sqrt()).collect();
-    let d_in = w.cols;
-    w.data.par_chunks_mut(d_in.max(1)).for_each(|row| {
-        let scores: Vec<f32> = row.iter().zip(&norms).map(|(w, n)| w.abs() * n).collect();
-        match pattern {
-            Pattern::Unstructured(rho) => {
-                for j in smallest(&scores, count(rho, d_in)) {
-                    row[j as usize] = 0.0;
-                }
-            }
-            Pattern::NofM { zeros, of } => prune_groups(row, &scores, zeros, of),
-        }
+    let mut scores = w.data.clone();
+    scores.par_chunks_mut(w.cols.max(1)).for_each(|row| {
+        row.iter_mut().zip(&norms).for_each(|(w, n)| *w = w.abs() * n);
     });
+    let selection = Selection { pattern, scope: Scope::Row, row_weights: None };
+    let gone = selection.mask(scores, w.cols, 1.0);
+    w.data.par_iter_mut().zip(gone).filter(|(_, gone)| *gone).for_each(|(w, _)| *w = 0.0);
 }

@@ -4,9 +4,7 @@
 
 use super::{Settings, State, Updates};
 use crate::error::Result;
-use crate::linalg::{
-    CholeskyFactor, Gram, Matrix, View, add_matmul_tn, matmul_nt, tile_matmul_nt, tiles,
-};
+use crate::linalg::{CholeskyFactor, Gram, Matrix, View, add_matmul_tn, tile_matmul_nt, tiles};
 use crate::model::Linear;
 use crate::profile::{Phase, phase};
 use rayon::prelude::*;
@@ -287,9 +285,14 @@ impl<U: Updates> Pass<'_, '_, U> {
 /// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d
 /// factor does what a d_ff×d_ff one would.
 pub fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
-    let mut k = matmul_nt(w2.view(), w2.view());
-    k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
-    Some(CholeskyFactor::new(&k)?.solve_rows(w2.transposed().view()))
+    let w2t = w2.transposed();
+    let gram = Gram::of(w2t.view());
+    let k = || {
+        let mut k = gram.scaled(1.0);
+        k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
+        k
+    };
+    Some(CholeskyFactor::of(k)?.solve_rows(w2t.view()))
 }
 
 /// What the first linears give for a tile, side by side.
