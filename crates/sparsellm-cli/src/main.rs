@@ -14,21 +14,30 @@ use clap::Parser;
 use sparsellm::{Error, Hub, Result};
 use std::{io::Write, process::ExitCode};
 
+/// As much stack as the main thread has.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let threads = args.threads.unwrap_or(0);
-    if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
-        eprintln!("error: cannot start {threads} threads: {e}");
-        return ExitCode::from(1);
-    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(e) => {
+            eprintln!("error: cannot start {threads} threads: {e}");
+            return ExitCode::from(1);
+        }
+    };
     let hub = Hub::from_env(args.offline);
-    let result = match args.command {
+    // One of the threads drives the run: from outside, each of many small
+    // operations would wake a thread and wait for it.
+    let result = pool.install(|| match args.command {
         args::Command::Prune(args) => prune::run(&args, &hub),
         args::Command::Eval(args) => eval::run(&args, &hub),
         args::Command::Sweep(args) => sweep::run(&args, &hub),
         args::Command::Inspect(args) => inspect::run(&args, &hub),
         args::Command::Demo(args) => demo::run(&args),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

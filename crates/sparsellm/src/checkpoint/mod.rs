@@ -232,7 +232,13 @@ impl Checkpoint {
             }
             decode(&self.bytes(info, range.clone()), info.dtype, &mut out);
         }
-        if let Some(i) = out.par_iter().position_first(|v| !v.is_finite()) {
+        let bad = |v: &f32| !v.is_finite();
+        // A row of an embedding is not worth a second thread.
+        let bad = match out.len() {
+            0..=0xffff => out.iter().position(bad),
+            _ => out.par_iter().position_first(bad),
+        };
+        if let Some(i) = bad {
             return invalid!(
                 "{}: tensor {name} holds {} at element {}; the checkpoint is damaged",
                 self.path.display(),
