@@ -1,7 +1,8 @@
 //! Element-wise functions, written so that the compiler can vectorise them.
 
-/// Runs `body` compiled for the widest SIMD this processor has. No operation
-/// is reordered or fused, so the result does not depend on the width.
+/// Runs `body` compiled for the widest SIMD this processor has. No operation is
+/// reordered, and none fused that is not written so: the result does not depend on
+/// the width.
 #[inline(always)]
 pub fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     struct Body<F>(F);
@@ -21,12 +22,12 @@ pub fn vectorized<R>(body: impl FnOnce() -> R) -> R {
 fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5·2²³: adding it rounds to an integer
     let clamped = x.clamp(-87.3, 88.0);
-    let k = (clamped * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
-    let r = (clamped - k * 0.693_359_4) - k * -2.121_944_4e-4;
-    let p = 1.0
-        + r * (1.0
-            + r * (0.5
-                + r * (0.166_666_67 + r * (0.041_666_65 + r * (0.008_333_45 + r * 0.001_388_9)))));
+    let k = clamped.mul_add(std::f32::consts::LOG2_E, MAGIC) - MAGIC;
+    let r = k.mul_add(2.121_944_4e-4, k.mul_add(-0.693_359_4, clamped));
+    let mut p = 0.001_388_9;
+    for c in [0.008_333_45, 0.041_666_65, 0.166_666_67, 0.5, 1.0, 1.0] {
+        p = r.mul_add(p, c);
+    }
     let scale = f32::from_bits((((k as i32) + 127) << 23) as u32);
     let y = p * scale;
     if x < -87.3 { 0.0 } else { y }
