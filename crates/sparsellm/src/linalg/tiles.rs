@@ -41,7 +41,7 @@ pub fn tile_matmul_nt(c: &mut [f32], at: usize, add: bool, alpha: f32, a: View, 
     if n == 0 || m == 0 {
         return;
     }
-    debug_assert!(b.cols == k && c.len() % n == 0 && at + m <= c.len() / n);
+    debug_assert!(b.cols == k && c.len().is_multiple_of(n) && at + m <= c.len() / n);
     profile::count(2 * n * k * m, n * k + k * m + n * m);
     let cols = c.len() / n;
     let c = MatMut::from_row_major_slice_mut(c, n, cols).subcols_mut(at, m);
