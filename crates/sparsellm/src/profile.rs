@@ -1,6 +1,6 @@
 //! Where a run's time goes: per phase its seconds, the flops done in it and the
 //! fewest bytes they can move. Phases are entered on the thread that drives the
-//! run, and in the tasks of a [`Region`]; the products of `linalg` count themselves.
+//! run, and in the tasks of a parallel region; the products of `linalg` count themselves.
 
 use crate::linalg::{Matrix, matmul};
 use std::{
