@@ -163,8 +163,7 @@ fn factor(bencher: Bencher, shape: Shape) {
 /// The first linear pruned by one solver; elements are weights.
 fn solve(bencher: Bencher, shape: Shape, solver: Solver, scope: Scope, pattern: Pattern) {
     let options = Options { solver, scope, ..Options::default() };
-    let problem = Problem::new(&gram_of(shape.d), options).filter(|_| shape.d > 0);
-    let Some(problem) = problem else { return };
+    let Some(problem) = Problem::new(&gram_of(shape.d), options) else { return };
     let w = random(shape.d_ff, shape.d, 4);
     bencher.counter(ItemsCount::new(w.data.len())).with_inputs(|| w.clone()).bench_local_values(
         |mut w| {

@@ -42,12 +42,13 @@ impl Dtype {
     }
 }
 
-/// Elements that one task converts.
-const PIECE: usize = 1 << 16;
+/// Elements that one task converts, or looks at.
+pub const PIECE: usize = 1 << 16;
 
 /// Little-endian bytes of `dtype` to f32.
 pub fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
-    let decode = |(out, bytes): (&mut [f32], &[u8])| match dtype {
+    let pieces = out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * dtype.size()));
+    pieces.for_each(|(out, bytes)| match dtype {
         Dtype::F32 => each(out, bytes, f32::from_le_bytes),
         Dtype::Bf16 => each(out, bytes, |b| bf16::from_le_bytes(b).to_f32()),
         // Many at a time, where the bytes are aligned.
@@ -56,11 +57,7 @@ pub fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
             _ => each(out, bytes, |b| f16::from_le_bytes(b).to_f32()),
         },
         Dtype::Other(_) => {}
-    };
-    if out.len() <= PIECE {
-        return decode((out, bytes)); // not worth waking a second thread
-    }
-    out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * dtype.size())).for_each(decode);
+    });
 }
 
 fn each<const N: usize>(out: &mut [f32], bytes: &[u8], from: impl Fn([u8; N]) -> f32) {

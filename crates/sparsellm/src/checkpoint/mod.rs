@@ -10,7 +10,7 @@ pub(crate) use writer::folder_of;
 pub use writer::{PARTIAL, REPORT, Writer};
 
 pub use crate::dtype::Dtype;
-use crate::dtype::{decode, encode};
+use crate::dtype::{PIECE, decode, encode};
 use crate::error::{Error, Result, invalid};
 use crate::linalg::Matrix;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
@@ -232,13 +232,9 @@ impl Checkpoint {
             }
             decode(&self.bytes(info, range.clone()), info.dtype, &mut out);
         }
-        let bad = |v: &f32| !v.is_finite();
         // A row of an embedding is not worth a second thread.
-        let bad = match out.len() {
-            0..=0xffff => out.iter().position(bad),
-            _ => out.par_iter().position_first(bad),
-        };
-        if let Some(i) = bad {
+        let values = out.par_iter().with_min_len(PIECE);
+        if let Some(i) = values.position_first(|v| !v.is_finite()) {
             return invalid!(
                 "{}: tensor {name} holds {} at element {}; the checkpoint is damaged",
                 self.path.display(),

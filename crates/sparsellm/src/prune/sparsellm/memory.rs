@@ -22,7 +22,7 @@ pub struct Sizes {
 
 /// Bytes that persist per token: z (and s), unless they are spilled, and the
 /// target.
-pub fn per_token(sizes: Sizes, settings: &Settings) -> usize {
+fn per_token(sizes: Sizes, settings: &Settings) -> usize {
     let Sizes { tokens: n, d, d_ff, first: k, .. } = sizes;
     let state = match settings.storage.spill {
         None => n * k * d_ff * settings.storage.state.size(),
