@@ -10,16 +10,16 @@ use rayon::prelude::*;
 /// Tokens multiplied at once, side by side: each weight is loaded once for all.
 const TOKENS: usize = 64;
 /// Input features per block: TOKENS of each, 32 KiB, stay in the first-level cache.
+/// At most 256, for a weight's place in its block is one byte.
 const FEATURES: usize = 128;
 /// Weight rows per block: TOKENS outputs of each stay in the second-level cache.
 const ROWS: usize = 256;
 
-/// A non-zero weight and which of its block's features it belongs to.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    weight: f32,
-    feature: u32,
-}
+/// What TOKENS have of one feature. Aligned, or every load of a whole vector
+/// register would take two cache lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Lanes([f32; TOKENS]);
 
 /// The non-zero weights of `W: [d_out, d_in]`, in the order the product takes
 /// them.
@@ -33,12 +33,20 @@ pub struct SparseWeights {
 /// Those of ROWS rows: by blocks of features, then by row.
 #[derive(Clone, Debug)]
 struct RowBlock {
-    entries: Vec<Entry>,
-    /// Where each row of each block ends in `entries`.
+    weights: Vec<f32>,
+    /// Which of its block's features each weight belongs to.
+    features: Vec<u8>,
+    /// Where each row of each block ends in them.
     ends: Vec<usize>,
 }
 
 impl SparseWeights {
+    /// The bytes it takes to pack `weights` of which the share `kept` is not zero.
+    pub fn bytes(weights: usize, kept: f64) -> usize {
+        let each = size_of::<f32>() + size_of::<u8>();
+        if kept <= 0.5 { (kept * (weights * each) as f64) as usize } else { 0 }
+    }
+
     /// Of weights at least half of which are zero; `None` for others.
     pub fn of(w: &Matrix) -> Option<SparseWeights> {
         let rows: Vec<View> =
@@ -57,35 +65,37 @@ impl SparseWeights {
     pub fn tile_matmul_nt(&self, c: &mut [f32], at: usize, add: bool, alpha: f32, x: View) {
         debug_assert_eq!(x.cols, self.d_in);
         let (n, cols) = (x.rows, c.len() / x.rows.max(1));
-        let kept: usize = self.blocks.iter().map(|block| block.entries.len()).sum();
+        let kept: usize = self.blocks.iter().map(|block| block.weights.len()).sum();
         profile::count(2 * n * kept, n * (self.d_in + self.d_out) + kept);
         let (groups, blocks) = (n.div_ceil(TOKENS), self.d_in.div_ceil(FEATURES));
-        let mut inputs = vec![[0.0; TOKENS]; groups * blocks * FEATURES];
+        let mut inputs = vec![Lanes([0.0; TOKENS]); groups * blocks * FEATURES];
         for (t, row) in x.data.chunks_exact(self.d_in.max(1)).enumerate() {
             let group = &mut inputs[t / TOKENS * blocks * FEATURES..];
-            group.iter_mut().zip(row).for_each(|(feature, v)| feature[t % TOKENS] = *v);
+            group.iter_mut().zip(row).for_each(|(feature, v)| feature.0[t % TOKENS] = *v);
         }
-        let mut outputs = vec![[0.0; TOKENS]; groups * ROWS];
+        let mut outputs = vec![Lanes([0.0; TOKENS]); groups * ROWS];
         for (first, weights) in (0..self.d_out).step_by(ROWS).zip(&self.blocks) {
             let rows = ROWS.min(self.d_out - first);
-            outputs.fill([0.0; TOKENS]);
+            outputs.fill(Lanes([0.0; TOKENS]));
             let mut entry = 0;
             for (block, ends) in weights.ends.chunks_exact(rows).enumerate() {
+                let end = ends.last().copied().unwrap_or(entry);
                 for group in 0..groups {
                     pulp::Arch::new().dispatch(Block {
-                        entries: &weights.entries,
+                        weights: &weights.weights[entry..end],
+                        features: &weights.features[entry..end],
                         first: entry,
                         ends,
                         inputs: &inputs[(group * blocks + block) * FEATURES..][..FEATURES],
                         outputs: &mut outputs[group * ROWS..][..rows],
                     });
                 }
-                entry = ends.last().copied().unwrap_or(entry);
+                entry = end;
             }
             for (t, c) in c.chunks_exact_mut(cols).enumerate() {
                 let outputs = &outputs[t / TOKENS * ROWS..][..rows];
                 for (c, output) in c[at + first..].iter_mut().zip(outputs) {
-                    *c = alpha * output[t % TOKENS] + if add { *c } else { 0.0 };
+                    *c = alpha * output.0[t % TOKENS] + if add { *c } else { 0.0 };
                 }
             }
         }
@@ -94,50 +104,70 @@ impl SparseWeights {
 
 impl RowBlock {
     fn of(rows: View, kept: usize) -> RowBlock {
-        let (mut entries, mut ends) = (Vec::with_capacity(kept), Vec::new());
+        let (mut weights, mut features) = (Vec::with_capacity(kept), Vec::with_capacity(kept));
+        let mut ends = Vec::new();
         for start in (0..rows.cols).step_by(FEATURES) {
             for row in rows.data.chunks_exact(rows.cols) {
-                let weights = (0..).zip(&row[start..(start + FEATURES).min(rows.cols)]);
-                let kept = weights.filter(|(_, w)| **w != 0.0);
-                entries.extend(kept.map(|(feature, &weight)| Entry { weight, feature }));
-                ends.push(entries.len());
+                let block = (0u8..).zip(&row[start..(start + FEATURES).min(rows.cols)]);
+                for (feature, &weight) in block.filter(|(_, w)| **w != 0.0) {
+                    weights.push(weight);
+                    features.push(feature);
+                }
+                ends.push(weights.len());
             }
         }
-        RowBlock { entries, ends }
+        RowBlock { weights, features, ends }
     }
 }
 
 /// One block of weights times one group of tokens.
 struct Block<'a> {
-    entries: &'a [Entry],
-    /// Where the block's entries begin, and where those of each row end.
+    weights: &'a [f32],
+    features: &'a [u8],
+    /// Where the block begins among its rows' weights, and where each row ends.
     first: usize,
     ends: &'a [usize],
-    inputs: &'a [[f32; TOKENS]],
-    outputs: &'a mut [[f32; TOKENS]],
+    inputs: &'a [Lanes],
+    outputs: &'a mut [Lanes],
 }
 
 impl Block<'_> {
     /// With N registers for the tokens of a row.
     #[inline(always)]
     fn product<S: Simd, const N: usize>(self, simd: S) {
-        let mut entries = &self.entries[self.first..];
-        let mut first = self.first;
-        for (output, &end) in self.outputs.iter_mut().zip(self.ends) {
-            let (row, rest) = entries.split_at(end - first);
-            (entries, first) = (rest, end);
-            let Ok(output) = <&mut [S::f32s; N]>::try_from(S::as_mut_simd_f32s(output).0) else {
+        let mut start = 0;
+        for (output, end) in self.outputs.iter_mut().zip(self.ends) {
+            let end = end - self.first;
+            let (weights, features) = (&self.weights[start..end], &self.features[start..end]);
+            start = end;
+            let Ok(output) = <&mut [S::f32s; N]>::try_from(S::as_mut_simd_f32s(&mut output.0).0)
+            else {
                 return;
             };
+            // Two sums in turn: one alone would wait for itself.
             let mut sums = *output;
-            for Entry { weight, feature } in row {
-                let weight = simd.splat_f32s(*weight);
-                let input = S::as_simd_f32s(&self.inputs[*feature as usize]).0;
-                for (sum, input) in sums.iter_mut().zip(input) {
-                    *sum = simd.mul_add_e_f32s(weight, *input, *sum);
+            let mut others = [simd.splat_f32s(0.0); N];
+            let ((pairs, odd), (at, odd_at)) =
+                (weights.as_chunks::<2>(), features.as_chunks::<2>());
+            for ([w, v], [i, j]) in pairs.iter().zip(at) {
+                let (w, v) = (simd.splat_f32s(*w), simd.splat_f32s(*v));
+                let x = S::as_simd_f32s(&self.inputs[usize::from(*i)].0).0;
+                let y = S::as_simd_f32s(&self.inputs[usize::from(*j)].0).0;
+                for n in 0..N {
+                    sums[n] = simd.mul_add_e_f32s(w, x[n], sums[n]);
+                    others[n] = simd.mul_add_e_f32s(v, y[n], others[n]);
                 }
             }
-            *output = sums;
+            for (w, i) in odd.iter().zip(odd_at) {
+                let w = simd.splat_f32s(*w);
+                let x = S::as_simd_f32s(&self.inputs[usize::from(*i)].0).0;
+                for n in 0..N {
+                    sums[n] = simd.mul_add_e_f32s(w, x[n], sums[n]);
+                }
+            }
+            for n in 0..N {
+                output[n] = simd.add_f32s(sums[n], others[n]);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use crate::error::{Result, usage};
-use crate::linalg::TILE;
+use crate::linalg::{SparseWeights, TILE};
 use crate::model::Model;
 use crate::prune::sparsellm::{self, Storage, memory::Sizes};
 use crate::settings::Settings;
@@ -11,9 +11,10 @@ use std::path::Path;
 /// The program itself, its threads, and a tokenizer.
 const PROGRAM: usize = 96 << 20;
 
-/// Where z and s go, and what the run then needs at most, so that a run on `tokens` calibration tokens in segments of
-/// `seq_len` stays within `limit` bytes: in memory, or where they would be too
-/// much, in a temporary file in `folder`.
+/// Where z and s go, and what the run then needs at most, so that a run on
+/// `tokens` calibration tokens in segments of `seq_len` stays within `limit`
+/// bytes: in memory, or where they would be too much, in a temporary file in
+/// `folder`.
 ///
 /// # Errors
 /// Where even that needs more.
@@ -59,8 +60,7 @@ fn needed(
     let chunk = tokens.min(CHUNK.max(seq_len));
 
     let kept = 1.0 - settings.pattern.sparsity();
-    let packed = if kept <= 0.5 { 2.0 * kept * all as f64 } else { 0.0 };
-    let layer = all + packed as usize;
+    let layer = all + SparseWeights::bytes(all, kept) / 4;
     let hidden = tokens * d * if settings.target > 0.0 { 2 } else { 1 };
     // A chunk's hidden states, normalised inputs, q, k, v, mixed values, and a.
     let forward = chunk * (6 * d + 2 * widest) + threads * TILE * 3 * widest;

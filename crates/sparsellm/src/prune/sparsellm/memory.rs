@@ -2,7 +2,7 @@
 //! its inputs, X and the weights.
 
 use super::Settings;
-use crate::linalg::TILE;
+use crate::linalg::{SparseWeights, TILE};
 use crate::prune::Solver;
 
 /// The sizes of one layer's problem.
@@ -36,11 +36,11 @@ pub fn peak(sizes: Sizes, settings: &Settings) -> usize {
     let Sizes { tokens: n, d, d_ff, first: k, threads } = sizes;
     let admm = settings.solver.solver == Solver::Admm;
     let linear = d * d_ff;
-    // Tᵀa and zᵀX; the best weights; the dense last linear; the packed weights,
-    // of which at most half are there, with their places; the a-update's solver.
+    // Tᵀa and zᵀX; the best weights; the dense last linear; the packed weights;
+    // the a-update's solver.
     let kept = 1.0 - settings.pattern.sparsity();
-    let packed = if kept <= 0.5 { 2.0 * kept * ((k + 1) * linear) as f64 } else { 0.0 };
-    let weights = (2 * k + 3 + usize::from(settings.sequential_refit)) * linear + packed as usize;
+    let packed = SparseWeights::bytes((k + 1) * linear, kept) / 4;
+    let weights = (2 * k + 3 + usize::from(settings.sequential_refit)) * linear + packed;
     // aᵀa; what is made of XᵀX.
     let grams = d_ff * d_ff + if admm { 4 } else { 2 } * d * d;
     // The factor of aᵀa and its inverse; H and ADMM's inverse besides.
