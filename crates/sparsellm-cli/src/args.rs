@@ -128,7 +128,10 @@ pub struct Prune {
     /// Also tell where the time went: seconds, GFLOP/s and share of the machine's peak per phase
     #[arg(long)]
     pub profile: bool,
-    /// Replace the output folder if it holds an earlier result
+    /// Go on with an unfinished run from its last finished layer, to the same bytes
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace the output folder if it holds an earlier result; discard an unfinished run
     #[arg(long)]
     pub force: bool,
     /// Print one JSON document on stdout

@@ -4,7 +4,8 @@
 use crate::{args, print, print_json, prune::overall_sparsity};
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Method, Model, Result, Settings, Tokenizer, Writer, perplexity, pipeline, text::Source,
+    Error, Method, Model, Result, Settings, Tokenizer, Writer, checkpoint::Existing, perplexity,
+    pipeline, text::Source,
 };
 use std::{path::Path, time::Instant};
 
@@ -51,24 +52,27 @@ pub fn run(args: &args::Demo) -> Result<()> {
         let calibration = pipeline::Calibration::new(
             source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?,
         );
-        let dense = perplexity(&model, &windows, |_, _| {})?.perplexity;
+        let dense = perplexity(&model, &windows, |_, _| Ok(()))?.perplexity;
         table.push_str(&format!("{name:12} {dense:>10.3}"));
         let mut methods = serde_json::Map::new();
         for method in Method::ALL {
             eprintln!("{name}: {} at {pattern}", method.name());
             let settings = Settings { pattern, ..Settings::of(method) };
             let output = folder.path().join(format!("{name}-{}", method.name()));
-            let mut writer = Writer::create(&model.checkpoint, &output, false)?;
+            let run = json!({"method": method.name()});
+            let existing = Existing::default();
+            let mut writer = Writer::create(&model.checkpoint, &output, &run, existing)?;
             let layers = pipeline::prune(
                 &model,
                 Some(&calibration),
                 &settings,
                 None,
                 &mut writer,
-                &mut |_| {},
+                &mut |_| Ok(()),
             )?;
-            writer.finish(&json!({"method": method.name()}))?;
-            let pruned = perplexity(&Model::open(&output)?, &windows, |_, _| {})?.perplexity;
+            let finished = writer.finish(&run)?;
+            let pruned =
+                perplexity(&Model::open(&finished.folder())?, &windows, |_, _| Ok(()))?.perplexity;
             table.push_str(&format!(" {pruned:>14.3}"));
             let sparsity = overall_sparsity(&model, &layers);
             methods

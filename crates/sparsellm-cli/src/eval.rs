@@ -1,6 +1,6 @@
 //! `sparsellm eval`.
 
-use crate::{args, print, print_json, progress::Progress};
+use crate::{args, print, print_json, progress::Progress, stop};
 use serde_json::{Map, Value, json};
 use sparsellm::{
     Error, Hub, Model, Result, Tokenizer,
@@ -153,5 +153,8 @@ pub fn find(argument: &str, purpose: Use, hub: &Hub) -> Result<Source> {
 /// Measures a model on windows of `data`, with progress.
 pub fn measure(model: &Model, data: &str, windows: &Segments) -> Result<Perplexity> {
     let mut progress = Progress::new();
-    perplexity(model, windows, |done, of| progress.layers(data, done, of))
+    perplexity(model, windows, |done, of| {
+        progress.layers(data, done, of);
+        stop::check()
+    })
 }

@@ -49,6 +49,9 @@ impl Progress {
                 let needed = *needed as f64 / 1e9;
                 self.print(&format!("needs up to {needed:.2} GB of memory{place}"));
             }
+            Event::Resumed { done, of } => {
+                self.print(&format!("{done} of {of} layers were done before"));
+            }
             Event::Outliers { done, of } => self.layers("outliers", *done, *of),
             Event::Layer { index, done, of } => {
                 (self.layer, self.of) = (*index, *of);

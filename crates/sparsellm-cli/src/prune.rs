@@ -1,10 +1,13 @@
 //! `sparsellm prune`.
 
-use crate::{args, args::label, eval, print, print_json, profile::Ledger, progress::Progress};
+use crate::{
+    args, args::label, eval, print, print_json, profile::Ledger, progress::Progress, stop,
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Hub, Model, Result, Settings, Tokenizer, Writer,
-    checkpoint::REPORT,
+    checkpoint::{self, Existing, REPORT},
     pipeline::{self, Calibration},
     profile::{Phase, phase},
     report::{self, Dense, LayerReport, Measured, PerplexityReport, PruneReport, Run, Sweep},
@@ -13,6 +16,7 @@ use sparsellm::{
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
+    stop::watch()?;
     let started = Instant::now();
     let model = args::open(&args.model, hub)?;
     let settings = settings(args);
@@ -22,81 +26,150 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         [] => Vec::new(),
         files => eval::texts(&model, files, args.seq_len, args.max_windows, hub)?,
     };
-    let mut writer = Writer::create(&model.checkpoint, &args.output, args.force)?;
-    let measure = |model: &Model| -> Result<Vec<f64>> {
-        let each = texts.iter().map(|(data, windows)| eval::measure(model, data, windows));
-        each.map(|p| p.map(|p| p.perplexity)).collect()
-    };
-    let evaluation = Instant::now();
-    let dense = measure(&model)?;
-    let evaluation = evaluation.elapsed();
-    let ledger = args.profile.then(Ledger::open);
-    let mut progress = Progress::new();
-    let layers = pipeline::prune(
-        &model,
-        calibration.as_ref(),
-        &settings,
-        args.memory,
-        &mut writer,
-        &mut |event| progress.event(&event),
-    )?;
-    drop(progress);
-    let sparsity = overall_sparsity(&model, &layers);
     let segments = calibration.as_ref().map(|c| &c.segments);
-    let record = record(args, &model, &settings, segments, sparsity, &layers)?;
-    phase(Phase::Write, || writer.finish(&record))?;
-    let ledger = ledger.map(Ledger::close);
-    let seconds = (started.elapsed() - evaluation).as_secs_f64();
-    let pruned = if texts.is_empty() { Vec::new() } else { measure(&Model::open(&args.output)?)? };
-    let perplexity: Vec<PerplexityReport> = texts
-        .iter()
-        .zip(dense.into_iter().zip(pruned))
-        .map(|((data, windows), (dense, pruned))| PerplexityReport {
-            data: data.to_string(),
-            dense,
-            pruned,
-            windows: windows.count(),
-            seq_len: windows.seq_len,
-        })
-        .collect();
-    let report = PruneReport {
-        model: args.model.clone(),
-        output: args.output.display().to_string(),
-        method: settings.method.name().into(),
-        sparsity,
-        seconds,
-        peak_rss_bytes: peak_rss_bytes(),
-        perplexity,
-        layers,
-    };
-    write_html(&report, &record, &args.output)?;
-    if let Some(ledger) = &ledger {
-        eprint!("{ledger}");
+    let identity = identity(args, &model, &settings, segments)?;
+    let job = Job { args, model: &model, settings: &settings, texts: &texts, identity, started };
+    if args.resume
+        && let Some(layers) = checkpoint::finished(&args.output, &job.identity)
+    {
+        return job.tell_again(&layers);
     }
-    if args.json {
-        return match &ledger {
-            None => print_json(&report),
-            Some(ledger) => print_json(&with_profile(&report, ledger)?),
-        };
+    let existing = Existing { replace: args.force, resume: args.resume };
+    let writer = Writer::create(&model.checkpoint, &args.output, &job.identity, existing)?;
+    job.work(calibration.as_ref(), writer).map_err(|e| match checkpoint::unfinished(&args.output) {
+        0 => e,
+        _ if matches!(e, Error::Usage(_)) => e,
+        done => Error::Invalid(format!(
+            "{e}; {done} layers are done, and the same command with --resume goes on from there"
+        )),
+    })
+}
+
+/// One run, with all that is known before it begins.
+struct Job<'a> {
+    args: &'a args::Prune,
+    model: &'a Model,
+    settings: &'a Settings,
+    texts: &'a [(&'a str, Segments)],
+    /// All that decides the result.
+    identity: Value,
+    started: Instant,
+}
+
+impl Job<'_> {
+    /// Prunes, measures, and puts the checkpoint in its place.
+    fn work(&self, calibration: Option<&Calibration>, mut writer: Writer) -> Result<()> {
+        let args = self.args;
+        let evaluation = Instant::now();
+        let dense = self.measure(self.model)?;
+        let evaluation = evaluation.elapsed();
+        let ledger = args.profile.then(Ledger::open);
+        let mut progress = Progress::new();
+        let layers = pipeline::prune(
+            self.model,
+            calibration,
+            self.settings,
+            args.memory,
+            &mut writer,
+            &mut |event| {
+                progress.event(&event);
+                stop::check()
+            },
+        )?;
+        drop(progress);
+        let sparsity = overall_sparsity(self.model, &layers);
+        let record = record(&self.identity, sparsity, &layers)?;
+        let finished = phase(Phase::Write, || writer.finish(&record))?;
+        let ledger = ledger.map(Ledger::close);
+        let seconds = (self.started.elapsed() - evaluation).as_secs_f64();
+        let pruned = self.measure_at(&finished.folder())?;
+        let report = self.report(layers, seconds, (dense, pruned));
+        write_html(&report, &record, &finished.folder())?;
+        finished.publish()?;
+        self.tell(&report, ledger.as_ref())
     }
-    print(&format!(
-        "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory\n",
-        report.output,
-        report.layers.len(),
-        model.shape().layers,
-        100.0 * report.sparsity,
-        report.method,
-        report.seconds,
-        report.peak_rss_bytes as f64 / 1e9,
-    ))?;
-    for p in &report.perplexity {
-        let (data, windows, seq_len) = (&p.data, p.windows, p.seq_len);
+
+    /// Tells of a run that was finished before.
+    fn tell_again(&self, layers: &[Value]) -> Result<()> {
+        let output = self.args.output.display();
+        let read = |layer| LayerReport::deserialize(layer);
+        let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
+        let layers = layers.map_err(|e| Error::Invalid(format!("{output}: its record: {e}")))?;
+        eprintln!("{output}: this run was finished before");
+        let measured = (self.measure(self.model)?, self.measure_at(&self.args.output)?);
+        self.tell(&self.report(layers, 0.0, measured), None)
+    }
+
+    /// A model's perplexity on each text.
+    fn measure(&self, model: &Model) -> Result<Vec<f64>> {
+        let each = self.texts.iter().map(|(data, windows)| eval::measure(model, data, windows));
+        each.map(|p| p.map(|p| p.perplexity)).collect()
+    }
+
+    fn measure_at(&self, folder: &Path) -> Result<Vec<f64>> {
+        if self.texts.is_empty() { Ok(Vec::new()) } else { self.measure(&Model::open(folder)?) }
+    }
+
+    fn report(
+        &self,
+        layers: Vec<LayerReport>,
+        seconds: f64,
+        (dense, pruned): (Vec<f64>, Vec<f64>),
+    ) -> PruneReport {
+        let perplexity = self
+            .texts
+            .iter()
+            .zip(dense.into_iter().zip(pruned))
+            .map(|((data, windows), (dense, pruned))| PerplexityReport {
+                data: data.to_string(),
+                dense,
+                pruned,
+                windows: windows.count(),
+                seq_len: windows.seq_len,
+            })
+            .collect();
+        PruneReport {
+            model: self.args.model.clone(),
+            output: self.args.output.display().to_string(),
+            method: self.settings.method.name().into(),
+            sparsity: overall_sparsity(self.model, &layers),
+            seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+            perplexity,
+            layers,
+        }
+    }
+
+    /// Prints the report.
+    fn tell(&self, report: &PruneReport, ledger: Option<&Ledger>) -> Result<()> {
+        if let Some(ledger) = ledger {
+            eprint!("{ledger}");
+        }
+        if self.args.json {
+            return match ledger {
+                None => print_json(report),
+                Some(ledger) => print_json(&with_profile(report, ledger)?),
+            };
+        }
         print(&format!(
-            "{data}: perplexity {:.4} before, {:.4} after, over {windows} windows of {seq_len} tokens\n",
-            p.dense, p.pruned
+            "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory\n",
+            report.output,
+            report.layers.len(),
+            self.model.shape().layers,
+            100.0 * report.sparsity,
+            report.method,
+            report.seconds,
+            report.peak_rss_bytes as f64 / 1e9,
         ))?;
+        for p in &report.perplexity {
+            let (data, windows, seq_len) = (&p.data, p.windows, p.seq_len);
+            print(&format!(
+                "{data}: perplexity {:.4} before, {:.4} after, over {windows} windows of {seq_len} tokens\n",
+                p.dense, p.pruned
+            ))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The report's JSON with the ledger's in it.
@@ -220,14 +293,7 @@ pub fn overall_sparsity(model: &Model, layers: &[LayerReport]) -> f64 {
 /// What `sparsellm.json` says of the run: everything that decided the result,
 /// and nothing (times, paths of this machine) that would differ between two
 /// equal runs.
-fn record(
-    args: &args::Prune,
-    model: &Model,
-    settings: &Settings,
-    segments: Option<&Segments>,
-    sparsity: f64,
-    layers: &[LayerReport],
-) -> Result<Value> {
+fn record(identity: &Value, sparsity: f64, layers: &[LayerReport]) -> Result<Value> {
     let mut layers = serde_json::to_value(layers)
         .map_err(|e| Error::Invalid(format!("cannot write the record: {e}")))?;
     for linear in layers
@@ -240,6 +306,19 @@ fn record(
     {
         linear.remove("seconds");
     }
+    let mut record = identity.clone();
+    record["sparsity"] = sparsity.into();
+    record["layers"] = layers;
+    Ok(record)
+}
+
+/// What decides a run's result; the record begins with it.
+fn identity(
+    args: &args::Prune,
+    model: &Model,
+    settings: &Settings,
+    segments: Option<&Segments>,
+) -> Result<Value> {
     let file_name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
     let calibration = segments.map(|s| {
         json!({
@@ -254,6 +333,8 @@ fn record(
         "input": {
             "architecture": model.architecture,
             "sha256": model.checkpoint.digest()?,
+            "config_sha256": model.checkpoint.config_digest(),
+            "calibration_sha256": segments.map(Segments::digest),
         },
         "settings": {
             "method": settings.method.name(),
@@ -276,8 +357,6 @@ fn record(
             "state": settings.state,
             "calibration": calibration,
         },
-        "sparsity": sparsity,
-        "layers": layers,
     }))
 }
 

@@ -36,6 +36,15 @@ impl Dtype {
         }
     }
 
+    /// The largest number it holds.
+    pub fn largest(self) -> f32 {
+        match self {
+            Dtype::F16 => f16::MAX.to_f32(),
+            Dtype::Bf16 => bf16::MAX.to_f32(),
+            Dtype::F32 | Dtype::Other(_) => f32::MAX,
+        }
+    }
+
     /// Whether the elements can be read as weights.
     pub fn is_readable(self) -> bool {
         !matches!(self, Dtype::Other(_))

@@ -20,6 +20,9 @@ pub enum Error {
     /// A setting or argument that no run can honour.
     #[error("{0}")]
     Usage(String),
+    /// The observer wanted no more of it.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// The library's result.

@@ -1,6 +1,11 @@
 //! What leaves the library while it works.
 
+use crate::error::Result;
 use crate::report::{LayerReport, LinearReport};
+
+/// Watches a run. An error that it answers ends the run there; what was finished
+/// by then stays, to go on with.
+pub type Observer<'a> = dyn FnMut(Event) -> Result<()> + 'a;
 
 /// What a run tells its observer.
 #[derive(Clone, Debug)]
@@ -20,6 +25,13 @@ pub enum Event<'a> {
         needed: usize,
         /// Whether z and s are kept in a temporary file.
         spilled: bool,
+    },
+    /// Layers that an unfinished run has done are not done again.
+    Resumed {
+        /// How many.
+        done: usize,
+        /// How many the run prunes in all.
+        of: usize,
     },
     /// A layer's outliers were counted, to allocate sparsity by.
     Outliers {

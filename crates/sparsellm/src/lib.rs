@@ -5,18 +5,21 @@
 //! measured against: magnitude, Wanda, SparseGPT.
 //!
 //! ```no_run
-//! use sparsellm::{Model, Settings, Tokenizer, Writer, pipeline, text::Source};
+//! use sparsellm::{Model, Settings, Tokenizer, Writer, checkpoint::Existing, pipeline, text::Source};
+//! use serde_json::json;
 //! # fn main() -> sparsellm::Result<()> {
 //! let model = Model::open("SmolLM2-135M".as_ref())?;
 //! let text = Source::file("train.txt")?;
 //! let segments = text.segments(128, 2048, 0, || Tokenizer::of(&model.checkpoint))?;
 //! let calibration = pipeline::Calibration::new(segments);
-//! let mut writer = Writer::create(&model.checkpoint, "pruned".as_ref(), false)?;
+//! let run = json!({ "calibration": "train.txt" });
+//! let mut writer =
+//!     Writer::create(&model.checkpoint, "pruned".as_ref(), &run, Existing::default())?;
 //! let layers = pipeline::prune(
 //!     &model, Some(&calibration), &Settings::default(), None, &mut writer,
-//!     &mut |event| println!("{event:?}"),
+//!     &mut |event| Ok(println!("{event:?}")),
 //! )?;
-//! writer.finish(&serde_json::json!({ "layers": layers }))
+//! writer.finish(&json!({ "layers": layers }))?.publish()
 //! # }
 //! ```
 //!

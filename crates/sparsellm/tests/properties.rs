@@ -81,7 +81,7 @@ proptest! {
             settings.solver.scope = Scope::Matrix;
         }
         let reference = plus.then(|| random(n, d, &mut rng, 1.0));
-        let outcome = prune(&mut ffn, &x, reference, &settings, |_, _| {}).unwrap();
+        let outcome = prune(&mut ffn, &x, reference, &settings, |_, _| Ok(())).unwrap();
         let kept = outcome.errors[outcome.kept_epoch - 1];
         prop_assert!(kept.is_finite() && kept <= outcome.errors[0]);
         let linears: Vec<&Linear> = match &ffn {
@@ -129,7 +129,7 @@ fn outcome(relu: bool, alpha: f32, beta: f32) -> sparsellm::prune::sparsellm::Ou
         chunk: 50,
         storage: Storage::default(),
     };
-    prune(&mut ffn, &x, None, &settings, |_, _| {}).unwrap()
+    prune(&mut ffn, &x, None, &settings, |_, _| Ok(())).unwrap()
 }
 
 #[test]

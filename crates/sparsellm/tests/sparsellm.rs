@@ -59,7 +59,8 @@ fn the_global_method_agrees_with_numpy() {
         };
         let reference = case.has("R").then(|| case.matrix("R"));
         let outcome =
-            global::prune(&mut ffn, &case.matrix("X"), reference, &settings, |_, _| {}).unwrap();
+            global::prune(&mut ffn, &case.matrix("X"), reference, &settings, |_, _| Ok(()))
+                .unwrap();
         for (got, want) in outcome.errors.iter().zip(case.vector("errors")) {
             assert!((got / want - 1.0).abs() < 1e-3, "{place}: E {got} against {want}");
         }

@@ -4,12 +4,14 @@
 mod recipe;
 
 use crate::{args, args::label, eval, json_text, print, print_json, prune};
-use recipe::{Cell, Evaluate, Recipe};
+pub use recipe::Recipe;
+use recipe::{Cell, Evaluate};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use sparsellm::{
     Error, Event, Hub, Model, Result, Writer,
-    checkpoint::PARTIAL,
+    checkpoint::{Existing, PARTIAL},
     eval::tasks::{Item, Task},
     perplexity,
     pipeline::{self, Calibration},
@@ -146,7 +148,7 @@ impl Subject {
 
     fn measure(&self, model: &Model) -> Result<(Vec<Measured>, Vec<TaskReport>)> {
         let texts = self.texts.iter().map(|(data, windows)| {
-            let perplexity = perplexity(model, windows, |_, _| {})?.perplexity;
+            let perplexity = perplexity(model, windows, |_, _| Ok(()))?.perplexity;
             let (windows, seq_len) = (windows.count(), windows.seq_len);
             Ok(Measured { data: data.clone(), perplexity, windows, seq_len })
         });
@@ -165,11 +167,13 @@ impl Subject {
             let started = Instant::now();
             let temp = folder.temporary()?;
             let output = temp.path().join(&digest);
-            let mut writer = Writer::create(&self.model.checkpoint, &output, false)?;
+            let (nothing, existing) = (json!({}), Existing::default());
+            let mut writer = Writer::create(&self.model.checkpoint, &output, &nothing, existing)?;
             let mut warn = |event: Event| {
                 if let Event::Warning(text) = event {
                     eprintln!("warning: {text}");
                 }
+                Ok(())
             };
             let calibration = calibration.as_deref();
             let layers = pipeline::prune(
@@ -180,9 +184,9 @@ impl Subject {
                 &mut writer,
                 &mut warn,
             )?;
-            writer.finish(&serde_json::json!({}))?;
+            let finished = writer.finish(&nothing)?;
             let (seconds, peak) = (started.elapsed().as_secs_f64(), prune::peak_rss_bytes());
-            let (perplexity, tasks) = self.measure(&Model::open(&output)?)?;
+            let (perplexity, tasks) = self.measure(&Model::open(&finished.folder())?)?;
             Ok(Run {
                 model: String::new(),
                 method: String::new(),

@@ -12,8 +12,21 @@ use toml::{Table, Value};
 type Parsed<T> = std::result::Result<T, String>;
 
 /// Options of `prune` that belong to the sweep itself.
-const OWN: [&str; 9] =
-    ["output", "force", "json", "eval", "max-windows", "threads", "offline", "help", "version"];
+const OWN: [&str; 10] = [
+    "output",
+    "force",
+    "resume",
+    "json",
+    "eval",
+    "max-windows",
+    "threads",
+    "offline",
+    "help",
+    "version",
+];
+
+/// More runs than this are a mistake, and would take the memory before the year.
+const MOST_RUNS: usize = 4096;
 
 /// A recipe, as its file has it.
 #[derive(Deserialize)]
@@ -111,6 +124,9 @@ impl Recipe {
             options.extend(grid.clone());
             for combination in combinations(&options).map_err(at)? {
                 let cell = cell(&combination).map_err(at)?;
+                if cells.len() == MOST_RUNS {
+                    return Err(at(format!("more than {MOST_RUNS} runs in all")));
+                }
                 // Grids may overlap.
                 if !cells.iter().any(|other| other.name == cell.name) {
                     cells.push(cell);
@@ -162,6 +178,9 @@ fn combinations(options: &Table) -> Parsed<Vec<Vec<(&str, String)>>> {
         let axis = axis?;
         if axis.is_empty() {
             continue;
+        }
+        if out.len().saturating_mul(axis.len()) > MOST_RUNS {
+            return Err(format!("more than {MOST_RUNS} runs; name fewer values"));
         }
         let mut longer = Vec::new();
         for so_far in &out {

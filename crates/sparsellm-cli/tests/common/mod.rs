@@ -6,8 +6,12 @@
 pub mod hub;
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -32,4 +36,10 @@ pub fn json(args: &[&str]) -> Value {
     let output = sparsellm(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// All files of a checkpoint.
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.map(|p| (p.file_name().unwrap().into(), fs::read(&p).unwrap())).collect()
 }

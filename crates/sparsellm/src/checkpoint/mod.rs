@@ -3,11 +3,13 @@
 
 pub mod gguf;
 pub(crate) mod pytorch;
+mod run_folder;
 pub(crate) mod safetensors;
 mod writer;
 
-pub(crate) use writer::folder_of;
-pub use writer::{PARTIAL, REPORT, Writer};
+pub(crate) use run_folder::folder_of;
+pub use run_folder::{Existing, PARTIAL, finished, unfinished};
+pub use writer::{Finished, REPORT, Writer};
 
 pub use crate::dtype::Dtype;
 use crate::dtype::{PIECE, decode, encode};
@@ -16,6 +18,7 @@ use crate::linalg::Matrix;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rayon::prelude::*;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -291,9 +294,13 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// SHA-256 of the configuration, as hex.
+    pub fn config_digest(&self) -> String {
+        hex(&Sha256::digest(self.config.to_string()))
+    }
+
     /// SHA-256 over the weight files' bytes, as hex: what this run read.
     pub fn digest(&self) -> Result<String> {
-        use sha2::{Digest, Sha256};
         let mut sha = Sha256::new();
         let mut add = |path: &Path| -> Result<()> {
             let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut sha));
@@ -303,7 +310,7 @@ impl Checkpoint {
             Some(_) => add(&self.path)?,
             None => self.files.iter().try_for_each(|f| add(&self.path.join(&f.name)))?,
         }
-        Ok(sha.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&sha.finalize()))
     }
 
     /// Lets the system read the tensors whose names start with `prefix` from the
@@ -336,6 +343,11 @@ impl Checkpoint {
             Some(strides) => Cow::Owned(pytorch::gather(bytes, size, &info.shape, strides, range)),
         }
     }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn map_file(path: &Path) -> Result<Mmap> {

@@ -1,16 +1,16 @@
-//! Writing the pruned checkpoint: beside its place, then renamed.
+//! Writing the pruned checkpoint: beside its place, layer by layer, then renamed.
 
+use super::run_folder::{Existing, RunFolder, write_file};
 use super::{Checkpoint, TensorInfo, safetensors};
-use crate::dtype::encode;
+use crate::dtype::{decode, encode};
 use crate::error::{Error, Result, invalid};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{Seek, SeekFrom, Write},
+    fs::{self, File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
-use tempfile::TempDir;
 
 /// The run's record in the output folder, and the mark by which `--force`
 /// knows a folder that may be replaced.
@@ -18,9 +18,6 @@ pub const RECORD: &str = "sparsellm.json";
 
 /// The run's report in the output folder, for people.
 pub const REPORT: &str = "report.html";
-
-/// How the names begin of what is not finished, and of no use after a crash.
-pub const PARTIAL: &str = ".sparsellm-partial-";
 
 /// Files that hold weights in some format: never carried over, since the
 /// output holds the pruned weights as safetensors.
@@ -35,30 +32,33 @@ struct Shard {
     offsets: BTreeMap<String, u64>,
 }
 
-/// A checkpoint being written. Until [`Writer::finish`] everything lies in a
-/// hidden folder beside the output, which is removed if the writer is dropped.
+/// A checkpoint being written, in a hidden folder beside the output. Dropped
+/// unfinished, the folder stays for a later run to go on with, if a layer is done.
 pub struct Writer<'a> {
     source: &'a Checkpoint,
     output: PathBuf,
-    temp: TempDir,
+    existing: Existing,
+    run: RunFolder,
     shards: Vec<Shard>,
     written: BTreeSet<String>,
 }
 
 impl<'a> Writer<'a> {
     /// Lays out the output's weight files (same tensors, types and shards as
-    /// `source`) and reserves their space on the disk.
+    /// `source`) and reserves their space on the disk, or goes on in those of an
+    /// unfinished run. `run` is all that decides the result.
     ///
     /// # Errors
-    /// Where `output` exists and may not be replaced, or the disk is full.
-    pub fn create(source: &'a Checkpoint, output: &Path, force: bool) -> Result<Self> {
-        check_output(source, output, force)?;
-        let parent = folder_of(output);
-        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-        let temp = tempfile::Builder::new()
-            .prefix(PARTIAL)
-            .tempdir_in(parent)
-            .map_err(|e| Error::io(parent, e))?;
+    /// Where `output` exists and may not be replaced, where another run has begun
+    /// it, or the disk is full.
+    pub fn create(
+        source: &'a Checkpoint,
+        output: &Path,
+        run: &Value,
+        existing: Existing,
+    ) -> Result<Self> {
+        check_output(source, output, existing.replace)?;
+        let run = RunFolder::open(output, run, existing)?;
         let mut by_file: BTreeMap<usize, Vec<(&String, &TensorInfo)>> = BTreeMap::new();
         for (name, info) in source.tensors() {
             by_file.entry(info.file).or_default().push((name, info));
@@ -67,16 +67,53 @@ impl<'a> Writer<'a> {
             .into_iter()
             .map(|(file, tensors)| {
                 let name = source.files.get(file).map_or(safetensors::SINGLE, |f| f.name.as_str());
-                Shard::create(temp.path(), shard_name(name), &tensors)
+                Shard::open(&run.checkpoint(), shard_name(name), &tensors, !run.done().is_empty())
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Writer { source, output: output.into(), temp, shards, written: BTreeSet::new() })
+        let (output, written) = (output.into(), BTreeSet::new());
+        Ok(Writer { source, output, existing, run, shards, written })
     }
 
     /// Where the checkpoint is being written; a folder that is renamed or removed
     /// at the end.
-    pub fn folder(&self) -> &Path {
-        self.temp.path()
+    pub fn folder(&self) -> PathBuf {
+        self.run.checkpoint()
+    }
+
+    /// What [`Writer::layer_done`] recorded, in an unfinished run as well.
+    pub fn done(&self) -> &[Value] {
+        self.run.done()
+    }
+
+    /// Records that the next layer is finished: all that was written of it is on
+    /// the disk before the record is.
+    pub fn layer_done(&mut self, report: Value) -> Result<()> {
+        for shard in &self.shards {
+            shard.file.sync_data().map_err(|e| Error::io(&shard.path, e))?;
+        }
+        self.run.record(report)
+    }
+
+    /// Reads back a tensor of a finished layer.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is damaged.
+    pub fn read(&mut self, name: &str) -> Result<Vec<f32>> {
+        let info = self.source.info(name)?;
+        let mut bytes = vec![0; info.len() * info.dtype.size()];
+        let (shard, offset) = shard_of(&mut self.shards, name)?;
+        shard
+            .file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| shard.file.read_exact(&mut bytes))
+            .map_err(|e| Error::io(&shard.path, e))?;
+        let mut values = vec![0.0; info.len()];
+        decode(&bytes, info.dtype, &mut values);
+        if values.iter().any(|v| !v.is_finite()) {
+            return damaged(&shard.path);
+        }
+        self.written.insert(name.into());
+        Ok(values)
     }
 
     /// Writes a tensor's new values, rounded to its stored type.
@@ -91,23 +128,19 @@ impl<'a> Writer<'a> {
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        for shard in &mut self.shards {
-            if let Some(&offset) = shard.offsets.get(name) {
-                shard
-                    .file
-                    .seek(SeekFrom::Start(offset))
-                    .and_then(|_| shard.file.write_all(bytes))
-                    .map_err(|e| Error::io(&shard.path, e))?;
-                self.written.insert(name.into());
-                return Ok(());
-            }
-        }
-        invalid!("tensor {name} is not part of the checkpoint")
+        let (shard, offset) = shard_of(&mut self.shards, name)?;
+        shard
+            .file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| shard.file.write_all(bytes))
+            .map_err(|e| Error::io(&shard.path, e))?;
+        self.written.insert(name.into());
+        Ok(())
     }
 
-    /// Copies every tensor not written yet, carries over the other files, adds
-    /// `record` as `sparsellm.json`, and renames the folder into place.
-    pub fn finish(mut self, record: &Value) -> Result<()> {
+    /// Copies every tensor not written yet, carries over the other files, and adds
+    /// `record` as `sparsellm.json`.
+    pub fn finish(mut self, record: &Value) -> Result<Finished> {
         let source = self.source;
         for (name, info) in source.tensors() {
             if self.written.contains(name) {
@@ -124,7 +157,7 @@ impl<'a> Writer<'a> {
         for shard in &self.shards {
             shard.file.sync_all().map_err(|e| Error::io(&shard.path, e))?;
         }
-        let folder = self.temp.path();
+        let folder = self.folder();
         match &source.gguf {
             Some(gguf) => {
                 write_file(&folder.join("config.json"), pretty(&source.config).as_bytes())?;
@@ -132,13 +165,13 @@ impl<'a> Writer<'a> {
                     write_file(&folder.join(name), &bytes)?;
                 }
             }
-            None => carry_over(&source.path, folder)?,
+            None => carry_over(&source.path, &folder)?,
         }
         if self.shards.len() > 1 {
             write_file(&folder.join(safetensors::INDEX), pretty(&self.index()).as_bytes())?;
         }
         write_file(&folder.join(RECORD), pretty(record).as_bytes())?;
-        self.rename()
+        Ok(Finished { output: self.output, existing: self.existing, run: self.run })
     }
 
     /// Which shard holds which tensor.
@@ -151,36 +184,45 @@ impl<'a> Writer<'a> {
         }
         json!({"metadata": {"total_size": total}, "weight_map": map})
     }
+}
 
-    /// Puts the finished folder in its place; an old one is moved aside first
-    /// and removed last, so that a crash between loses neither.
-    fn rename(self) -> Result<()> {
-        // tempdirs are private (0700); a checkpoint has the umask's permissions.
-        #[cfg(unix)]
-        set_default_permissions(self.temp.path())?;
-        let finished = self.temp.path();
-        let aside = finished.with_extension("old");
-        let fail = |e| Error::io(&self.output, e);
-        let replaces = self.output.exists();
-        if replaces {
-            fs::rename(&self.output, &aside).map_err(fail)?;
-        }
-        if let Err(e) = fs::rename(finished, &self.output) {
-            if replaces {
-                fs::rename(&aside, &self.output).map_err(fail)?;
-            }
-            return Err(fail(e));
-        }
-        let _ = self.temp.keep(); // it has another name now: nothing to remove
-        if replaces {
-            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
-        }
-        Ok(())
+/// A whole checkpoint that only has to be put in its place.
+pub struct Finished {
+    output: PathBuf,
+    existing: Existing,
+    run: RunFolder,
+}
+
+impl Finished {
+    /// Where it is now: it can be opened, and added to.
+    pub fn folder(&self) -> PathBuf {
+        self.run.checkpoint()
+    }
+
+    /// Renames it to the output.
+    pub fn publish(self) -> Result<()> {
+        self.run.publish(&self.output, self.existing.replace)
     }
 }
 
+/// The shard that holds a tensor, and the tensor's offset in it.
+fn shard_of<'s>(shards: &'s mut [Shard], name: &str) -> Result<(&'s mut Shard, u64)> {
+    for shard in shards {
+        if let Some(&offset) = shard.offsets.get(name) {
+            return Ok((shard, offset));
+        }
+    }
+    invalid!("tensor {name} is not part of the checkpoint")
+}
+
 impl Shard {
-    fn create(folder: &Path, name: String, tensors: &[(&String, &TensorInfo)]) -> Result<Shard> {
+    /// Makes the file, or opens the one that an unfinished run has made.
+    fn open(
+        folder: &Path,
+        name: String,
+        tensors: &[(&String, &TensorInfo)],
+        resume: bool,
+    ) -> Result<Shard> {
         let path = folder.join(&name);
         let (mut header, mut offsets, mut end) = (Map::new(), BTreeMap::new(), 0u64);
         header.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -197,21 +239,39 @@ impl Shard {
         }
         let mut text = Value::Object(header).to_string().into_bytes();
         text.resize(text.len().next_multiple_of(8), b' '); // aligned, as safetensors wants it
-        let start = 8 + text.len() as u64;
+        let head = [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat();
+        let start = head.len() as u64;
         offsets.values_mut().for_each(|o| *o += start);
         let fail = |e| Error::io(&path, e);
-        let mut file = File::create(&path).map_err(fail)?;
-        file.write_all(&(text.len() as u64).to_le_bytes()).map_err(fail)?;
-        file.write_all(&text).map_err(fail)?;
-        reserve(&file, start + end).map_err(|e| {
-            let megabytes = (start + end).div_ceil(1 << 20);
-            Error::Invalid(format!(
-                "{}: {e}; this file of the pruned checkpoint takes {megabytes} MiB: free some space or choose another --output",
-                path.display()
-            ))
-        })?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create_new(!resume).open(&path).map_err(fail)?;
+        if resume {
+            let mut found = vec![0; head.len()];
+            let whole = file.metadata().map_err(fail)?.len() == start + end;
+            if !whole || file.read_exact(&mut found).is_err() || found != head {
+                return damaged(&path);
+            }
+        } else {
+            file.write_all(&head).map_err(fail)?;
+            reserve(&file, start + end).map_err(|e| {
+                let megabytes = (start + end).div_ceil(1 << 20);
+                Error::Invalid(format!(
+                    "{}: {e}; this file of the pruned checkpoint takes {megabytes} MiB: free some space or choose another --output",
+                    path.display()
+                ))
+            })?;
+            file.sync_all().map_err(fail)?;
+        }
         Ok(Shard { name, path, file, offsets })
     }
+}
+
+fn damaged<T>(path: &Path) -> Result<T> {
+    invalid!(
+        "{}: this file of an unfinished run is damaged, and cannot be resumed; discard it with --force",
+        path.display()
+    )
 }
 
 /// The output's name for a weight file: `pytorch_model-00001-of-00002.bin`
@@ -239,14 +299,6 @@ fn reserve(file: &File, length: u64) -> std::io::Result<()> {
     }
     #[cfg(not(target_os = "linux"))]
     Ok(())
-}
-
-/// The folder that a file or folder is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Refuses an output that would destroy something.
@@ -277,6 +329,18 @@ fn check_output(source: &Checkpoint, output: &Path, force: bool) -> Result<()> {
             output.display()
         );
     }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::metadata(path).map(|m| m.dev());
+        let parent = here.parent().unwrap_or(&here);
+        if device(&here).ok() != device(parent).ok() {
+            return invalid!(
+                "{}: a mount point cannot be replaced; choose a folder in it as --output",
+                output.display()
+            );
+        }
+    }
     Ok(())
 }
 
@@ -295,25 +359,12 @@ fn carry_over(from: &Path, to: &Path) -> Result<()> {
         if lower == RECORD || lower == REPORT || lower.starts_with('.') || is_weight {
             continue;
         }
-        fs::copy(&path, to.join(name)).map_err(|e| Error::io(&path, e))?;
+        let copy = to.join(name);
+        // A copy from before a crash may be read-only, as its source.
+        let _ = fs::remove_file(&copy);
+        fs::copy(&path, &copy).map_err(|e| Error::io(&path, e))?;
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn set_default_permissions(folder: &Path) -> Result<()> {
-    // A folder made the ordinary way shows what the umask allows.
-    let probe = folder.join(".mode");
-    fs::create_dir(&probe).map_err(|e| Error::io(&probe, e))?;
-    let mode = fs::metadata(&probe).map_err(|e| Error::io(&probe, e))?.permissions();
-    fs::remove_dir(&probe).map_err(|e| Error::io(&probe, e))?;
-    fs::set_permissions(folder, mode).map_err(|e| Error::io(folder, e))
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e| Error::io(path, e);
-    let mut file = File::create(path).map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
 }
 
 fn pretty(value: &Value) -> String {

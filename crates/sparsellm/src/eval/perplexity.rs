@@ -20,14 +20,14 @@ pub struct Perplexity {
 }
 
 /// Measures a model on `windows`; `progress` is told the decoder layers done
-/// and to do.
+/// and to do, and an error that it answers ends the measurement.
 ///
 /// # Errors
 /// Where weights cannot be read, or the model's output is not finite.
 pub fn perplexity(
     model: &Model,
     windows: &Segments,
-    mut progress: impl FnMut(usize, usize),
+    mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Perplexity> {
     let (shape, seq_len) = (model.shape(), windows.seq_len);
     let per_batch = (BATCH / (seq_len * shape.hidden)).max(1) * seq_len;
@@ -38,7 +38,7 @@ pub fn perplexity(
         for index in 0..shape.layers {
             let layer = model.layer(index)?;
             run(&layer, &mut hidden, seq_len);
-            progress(b * shape.layers + index + 1, batches * shape.layers);
+            progress(b * shape.layers + index + 1, batches * shape.layers)?;
         }
         let hidden = model.family.finish(&model.checkpoint, hidden)?;
         sum += window_losses(model, &hidden, tokens, seq_len)?.iter().sum::<f64>();

@@ -5,6 +5,7 @@ use super::{
     id::Repo,
     remote::{Announced, Failure, Remote},
 };
+use crate::checkpoint::hex;
 use crate::error::{Error, Result, invalid};
 use crate::event::Event;
 use hf_hub::Cache;
@@ -136,7 +137,7 @@ fn receive(
 fn hash(path: &Path, announced: &Announced) -> io::Result<String> {
     fn of<D: Digest + Write>(mut hasher: D, path: &Path) -> io::Result<String> {
         io::copy(&mut File::open(path)?, &mut hasher)?;
-        Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&hasher.finalize()))
     }
     match announced.etag.len() {
         64 => of(Sha256::new(), path),

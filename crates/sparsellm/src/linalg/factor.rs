@@ -107,6 +107,11 @@ fn inverse_of_lower(l: &[f32], d: usize) -> Matrix {
     inverse
 }
 
+/// The next damping to try.
+pub fn raised(damping: f32) -> f32 {
+    (damping * 10.0).max(1e-6)
+}
+
 /// Factors `a + damping·scale·I`, raising the damping tenfold until it works.
 /// `a` is made anew for each attempt, so that there is never a second copy.
 /// Returns the factor and the damping that was used.
@@ -119,7 +124,7 @@ fn damped_cholesky(a: impl Fn() -> Matrix, damping: f32, scale: f32) -> Option<(
         if let Some(l) = cholesky(damped.data, d) {
             return Some((l, damping));
         }
-        damping = (damping * 10.0).max(1e-6);
+        damping = raised(damping);
     }
     None
 }
@@ -203,6 +208,9 @@ impl InverseFactor {
 pub struct CholeskyFactor {
     l: Vec<f32>,
     d: usize,
+    /// The relative damping used; more than asked for where the matrix would not
+    /// factor otherwise.
+    pub damping: f32,
 }
 
 impl CholeskyFactor {
@@ -210,9 +218,9 @@ impl CholeskyFactor {
     /// attempt, so that there is never a second copy. `None` where it is not
     /// positive definite, even with its diagonal raised a little.
     pub fn of(a: impl Fn() -> Matrix) -> Option<Self> {
-        let (l, _) = damped_cholesky(a, 0.0, 1.0)?;
+        let (l, damping) = damped_cholesky(a, 0.0, 1.0)?;
         let d = l.len().isqrt();
-        Some(CholeskyFactor { l, d })
+        Some(CholeskyFactor { l, d, damping })
     }
 
     /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
@@ -225,8 +233,8 @@ impl CholeskyFactor {
         let mean = gram.diagonal().iter().map(|&v| f64::from(v)).sum::<f64>();
         let mean = (mean / gram.dim().max(1) as f64) as f32;
         let scale = if mean > 0.0 { mean } else { 1.0 };
-        let (l, _) = damped_cholesky(|| gram.scaled(1.0), damping, scale)?;
-        Some(CholeskyFactor { l, d: gram.dim() })
+        let (l, damping) = damped_cholesky(|| gram.scaled(1.0), damping, scale)?;
+        Some(CholeskyFactor { l, d: gram.dim(), damping })
     }
 
     /// `B A⁻¹` for the rows of `B: [n, d]` (`A` is symmetric, so each row x is

@@ -10,7 +10,7 @@ mod kernels;
 mod sparse;
 mod tiles;
 
-pub use factor::{CholeskyFactor, InverseFactor};
+pub use factor::{CholeskyFactor, InverseFactor, raised};
 pub use kernels::{dot, exp_shifted, exp_sum, gelu, relu, silu, silu_grad, vectorized};
 pub use sparse::SparseWeights;
 pub use tiles::{TILE, tile_matmul_nt, tiles};

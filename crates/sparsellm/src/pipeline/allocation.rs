@@ -1,9 +1,9 @@
 //! How much of its weights each decoder layer gives: OWL (Yin et al., *Outlier
 //! Weighed Layerwise Sparsity*, ICML 2024).
 
-use super::{Calibration, for_each_chunk, layer::SquaredNorms};
+use super::{Calibration, for_each_chunk, statistics::SquaredNorms};
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::linalg::Matrix;
 use crate::model::{Group, Model};
 use crate::profile::{Phase, phase};
@@ -28,7 +28,7 @@ pub fn allocate(
     hidden: &Matrix,
     settings: &Settings,
     range: &Range<usize>,
-    observe: &mut dyn FnMut(Event),
+    observe: &mut Observer,
 ) -> Result<Vec<Pattern>> {
     let rho = match settings.pattern {
         Pattern::Unstructured(rho) if settings.allocation > 0.0 => rho,
@@ -49,7 +49,7 @@ fn outliers(
     hidden: &Matrix,
     seq_len: usize,
     layers: usize,
-    observe: &mut dyn FnMut(Event),
+    observe: &mut Observer,
 ) -> Result<Vec<f64>> {
     let mut hidden = hidden.clone();
     let mut outliers = Vec::new();
@@ -72,7 +72,7 @@ fn outliers(
             }
         }
         outliers.push(found as f64 / of.max(1) as f64);
-        observe(Event::Outliers { done: index + 1, of: layers });
+        observe(Event::Outliers { done: index + 1, of: layers })?;
     }
     Ok(outliers)
 }

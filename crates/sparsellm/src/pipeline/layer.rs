@@ -1,70 +1,30 @@
 //! One decoder layer's linears pruned: inputs captured group by group, each
 //! group handed to its method, what comes of it reported.
 
-use super::{CHUNK, chunks};
+use super::{
+    CHUNK, chunks,
+    statistics::{Statistics, output_error},
+};
 use crate::error::{Error, Result, invalid};
-use crate::event::Event;
-use crate::linalg::{Gram, Matrix, View};
+use crate::event::{Event, Observer};
+use crate::linalg::{Gram, Matrix, View, raised};
 use crate::model::{DecoderLayer, FeedForward, Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::pattern::measured_sparsity;
-use crate::prune::{Method, magnitude, solver::Problem, sparsellm, sparsellm::Storage, wanda};
+use crate::prune::{
+    Method, magnitude,
+    solver::{Options, Problem},
+    sparsellm,
+    sparsellm::Storage,
+    wanda,
+};
 use crate::report::{LayerReport, LinearReport};
 use crate::settings::Settings;
 use rayon::prelude::*;
 use std::{collections::BTreeMap, time::Instant};
 
-/// `‖X_j‖²` per feature.
-pub struct SquaredNorms(pub Vec<f64>);
-
-impl SquaredNorms {
-    pub fn new(d_in: usize) -> Self {
-        SquaredNorms(vec![0.0; d_in])
-    }
-
-    pub fn add(&mut self, x: View) {
-        for row in x.data.chunks_exact(x.cols.max(1)) {
-            self.0.iter_mut().zip(row).for_each(|(n, &v)| *n += f64::from(v) * f64::from(v));
-        }
-    }
-}
-
-/// What a method needs to know of a group's inputs.
-enum Statistics {
-    Nothing,
-    SquaredNorms(SquaredNorms),
-    /// `XᵀX`.
-    Gram(Gram),
-}
-
-impl Statistics {
-    fn new(settings: &Settings, d_in: usize) -> Self {
-        match settings.method {
-            Method::Magnitude if settings.refit == 0 => Statistics::Nothing,
-            Method::Wanda if settings.refit == 0 => {
-                Statistics::SquaredNorms(SquaredNorms::new(d_in))
-            }
-            _ => Statistics::Gram(Gram::new(d_in)),
-        }
-    }
-
-    /// `‖X_j‖²` per feature; empty where nothing was gathered.
-    fn squared_norms(&self) -> Vec<f32> {
-        match self {
-            Statistics::Nothing => Vec::new(),
-            Statistics::SquaredNorms(norms) => norms.0.iter().map(|&n| n as f32).collect(),
-            Statistics::Gram(gram) => gram.diagonal(),
-        }
-    }
-
-    fn add(&mut self, x: View) {
-        match self {
-            Statistics::Nothing => {}
-            Statistics::SquaredNorms(norms) => norms.add(x),
-            Statistics::Gram(gram) => gram.add(x),
-        }
-    }
-}
+/// No damping larger than this is tried: nothing is left of the Hessian by then.
+const MOST_DAMPING: f32 = 1e6;
 
 /// One decoder layer being pruned.
 pub struct LayerWork<'a> {
@@ -76,7 +36,7 @@ pub struct LayerWork<'a> {
     pub seq_len: usize,
     /// How the global method keeps z and s.
     pub storage: &'a Storage,
-    pub observe: &'a mut dyn FnMut(Event),
+    pub observe: &'a mut Observer<'a>,
 }
 
 impl LayerWork<'_> {
@@ -102,8 +62,7 @@ impl LayerWork<'_> {
             }
         }
         if global {
-            let (x, reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
-            self.prune_ffn(&x, reference, &mut report)?;
+            self.prune_ffn(hidden, x, dense, &mut report)?;
         }
         Ok(report)
     }
@@ -174,19 +133,43 @@ impl LayerWork<'_> {
         (x, reference)
     }
 
-    /// Prunes the linears that share an input.
+    /// Prunes the linears that share an input, with as much damping as their
+    /// weights then need to fit the number type they are written in.
     fn prune_group(
         &mut self,
         group: Group,
         statistics: Statistics,
         report: &mut LayerReport,
     ) -> Result<()> {
-        let settings = self.settings;
-        let problem = match &statistics {
-            Statistics::Gram(gram) => Some(self.problem(gram, group)?),
-            _ => None,
+        let mut damping = self.settings.damping;
+        let (done, seconds, used) = loop {
+            let problem = match &statistics {
+                Statistics::Gram(gram) => Some(self.problem(gram, group, damping)?),
+                _ => None,
+            };
+            let started = Instant::now();
+            let done = self.prune_linears(group, &statistics, problem.as_ref());
+            let used = problem.map_or(damping, |p| p.factor.damping);
+            if self.fits(group) || used > MOST_DAMPING {
+                break (done, started.elapsed().as_secs_f64(), used);
+            }
+            damping = self.begin_again(group, used)?;
         };
-        let started = Instant::now();
+        let seconds = seconds / done.len().max(1) as f64;
+        for (name, error) in done {
+            self.finish_linear(name, error, seconds, used, report)?;
+        }
+        Ok(())
+    }
+
+    /// Prunes the linears of a group; the error of each, where it is known.
+    fn prune_linears(
+        &mut self,
+        group: Group,
+        statistics: &Statistics,
+        problem: Option<&Problem>,
+    ) -> Vec<(&'static str, Option<f64>)> {
+        let settings = self.settings;
         let norms = statistics.squared_norms();
         let local = |w: &mut Matrix| match settings.method {
             Method::Wanda => wanda::prune(w, &norms, settings.pattern),
@@ -194,83 +177,147 @@ impl LayerWork<'_> {
         };
         let mut done = Vec::new();
         for linear in self.layer.linears_mut(group) {
-            let before = problem.as_ref().map(|_| linear.weight.clone());
+            let before = problem.map(|_| linear.weight.clone());
             let w = &mut linear.weight;
-            match &problem {
+            match problem {
                 None => phase(Phase::Solve, || local(w)),
                 Some(problem) if settings.method.only_removes() => {
                     problem.prune_by(w, |w, _| local(w))
                 }
                 Some(problem) => problem.prune(w, settings.pattern, None),
             }
-            let error = match (&statistics, before) {
+            let error = match (statistics, before) {
                 (Statistics::Gram(gram), Some(before)) => Some(output_error(gram, &before, w)),
                 _ => None,
             };
-            done.push((linear.name, error));
+            // JSON, and so a resumed run, knows no other numbers.
+            done.push((linear.name, error.filter(|e| e.is_finite())));
         }
-        let seconds = started.elapsed().as_secs_f64() / done.len().max(1) as f64;
-        let raised_damping = problem.map(|p| p.factor.damping).filter(|&d| d > settings.damping);
-        for (name, error) in done {
-            self.finish_linear(name, error, seconds, raised_damping, report)?;
-        }
-        Ok(())
+        done
     }
 
-    fn problem(&mut self, gram: &Gram, group: Group) -> Result<Problem> {
+    fn problem(&mut self, gram: &Gram, group: Group, damping: f32) -> Result<Problem> {
         let name = self.layer.linears(group)[0].name;
-        let Some(problem) = Problem::new(gram, self.settings.solver()) else {
+        let Some(problem) = Problem::new(gram, Options { damping, ..self.settings.solver() })
+        else {
             return Err(Error::Invalid(format!(
                 "layer {}: the inputs of {name} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
                 self.index
             )));
         };
-        let factor = &problem.factor;
-        if factor.damping > self.settings.damping {
-            (self.observe)(Event::Warning(format!(
-                "layer {} {name}: the Hessian is singular; damping raised from {} to {}",
-                self.index, self.settings.damping, factor.damping
-            )));
+        let used = problem.factor.damping;
+        if used > damping {
+            self.warn(format!(
+                "{name}: the Hessian is singular; damping raised from {damping} to {used}"
+            ))?;
         }
         Ok(problem)
     }
 
-    /// Prunes the feed-forward network globally.
+    fn warn(&mut self, what: String) -> Result<()> {
+        (self.observe)(Event::Warning(format!("layer {} {what}", self.index)))
+    }
+
+    /// Whether a group's weights can be written as the numbers they are.
+    fn fits(&self, group: Group) -> bool {
+        self.layer.linears(group).iter().all(|linear| {
+            let stored = self.model.checkpoint.info(&self.stored(linear.name));
+            let largest = stored.map_or(f32::MAX, |info| info.dtype.largest());
+            linear.weight.data.par_iter().all(|w| w.abs() <= largest)
+        })
+    }
+
+    /// Takes a group's weights from the checkpoint again, and raises the damping
+    /// that was not enough.
+    fn begin_again(&mut self, group: Group, damping: f32) -> Result<f32> {
+        let mut dense = self.model.layer(self.index)?;
+        let again = self.layer.linears_mut(group).into_iter().zip(dense.linears_mut(group));
+        again.for_each(|(linear, dense)| std::mem::swap(linear, dense));
+        let name = self.layer.linears(group)[0].name;
+        self.warn(format!(
+            "{name}: pruned weights are too large to be written; damping raised from {damping} to {}",
+            raised(damping)
+        ))?;
+        Ok(raised(damping))
+    }
+
+    /// Prunes the feed-forward network globally, with as much damping as it needs.
     fn prune_ffn(
+        &mut self,
+        hidden: &Matrix,
+        x: Option<Matrix>,
+        dense: Option<&Matrix>,
+        report: &mut LayerReport,
+    ) -> Result<()> {
+        const GROUPS: [Group; 2] = [Group::FfnIn, Group::FfnOut];
+        let started = Instant::now();
+        let (mut x, mut reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
+        if !x.data.par_iter().all(|v| v.is_finite()) {
+            return invalid!(
+                "layer {}: the inputs of its feed-forward network are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
+                self.index
+            );
+        }
+        let mut damping = self.settings.damping;
+        let outcome = loop {
+            let outcome = self.ffn_outcome(&x, reference, damping);
+            let fits = GROUPS.iter().all(|g| self.fits(*g));
+            match outcome {
+                Ok(outcome) if fits => break outcome,
+                Ok(_) | Err(Error::Invalid(_)) if damping <= MOST_DAMPING => {}
+                Ok(outcome) => break outcome,
+                Err(error) => return Err(error),
+            }
+            let [first, last] = GROUPS;
+            self.begin_again(last, damping)?;
+            damping = self.begin_again(first, damping)?;
+            (x, reference) = phase(Phase::Forward, || self.ffn_ends(hidden, Some(x), dense));
+        };
+        for warning in &outcome.warnings {
+            self.warn(format!("feed-forward: {warning}"))?;
+        }
+        report.ffn_error = outcome.errors;
+        report.kept_epoch = outcome.kept_epoch;
+        let names: Vec<_> = GROUPS
+            .iter()
+            .zip(outcome.damping)
+            .flat_map(|(g, used)| self.layer.linears(*g).into_iter().map(move |l| (l.name, used)))
+            .collect();
+        let seconds = started.elapsed().as_secs_f64() / names.len() as f64;
+        for (name, used) in names {
+            self.finish_linear(name, None, seconds, used, report)?;
+        }
+        Ok(())
+    }
+
+    fn ffn_outcome(
         &mut self,
         x: &Matrix,
         reference: Option<Matrix>,
-        report: &mut LayerReport,
-    ) -> Result<()> {
-        let started = Instant::now();
+        damping: f32,
+    ) -> Result<sparsellm::Outcome> {
         let s = self.settings;
         let default = match self.layer.ffn {
             FeedForward::SwiGlu { .. } => 5.0,
             FeedForward::Mlp { .. } => 0.1,
         };
-        let settings =
+        let mut settings =
             sparsellm::Settings { storage: self.storage.clone(), ..s.global(default, CHUNK) };
+        settings.solver.damping = damping;
         let (index, observe) = (self.index, &mut *self.observe);
         let outcome =
             sparsellm::prune(&mut self.layer.ffn, x, reference, &settings, |epoch, error| {
-                observe(Event::Epoch { index, epoch, error });
+                observe(Event::Epoch { index, epoch, error })
             });
-        let outcome = match outcome {
-            Err(Error::Invalid(what)) => return invalid!("layer {index}: {what}"),
-            other => other?,
-        };
-        report.ffn_error = outcome.errors;
-        report.kept_epoch = outcome.kept_epoch;
-        let names: Vec<_> = [Group::FfnIn, Group::FfnOut]
-            .into_iter()
-            .flat_map(|g| self.layer.linears(g))
-            .map(|l| l.name)
-            .collect();
-        let seconds = started.elapsed().as_secs_f64() / names.len() as f64;
-        for name in names {
-            self.finish_linear(name, None, seconds, None, report)?;
+        match outcome {
+            Err(Error::Invalid(what)) => invalid!("layer {index}: {what}"),
+            other => other,
         }
-        Ok(())
+    }
+
+    /// The name a linear's weights have in the checkpoint.
+    fn stored(&self, name: &str) -> String {
+        format!("{}{name}.weight", self.prefix)
     }
 
     /// Rounds a pruned linear to the type it is written in, so that what runs
@@ -280,13 +327,13 @@ impl LayerWork<'_> {
         name: &'static str,
         error: Option<f64>,
         seconds: f64,
-        raised_damping: Option<f32>,
+        damping: f32,
         report: &mut LayerReport,
     ) -> Result<()> {
+        let stored = self.stored(name);
         let Some(linear) = self.layer.linear_mut(name) else {
             return invalid!("layer {} has no linear {name}", self.index);
         };
-        let stored = format!("{}{name}.weight", self.prefix);
         phase(Phase::Write, || self.model.checkpoint.round(&stored, &mut linear.weight.data))?;
         if let Some(w) = linear.weight.data.iter().find(|w| !w.is_finite()) {
             return invalid!(
@@ -295,8 +342,9 @@ impl LayerWork<'_> {
         }
         linear.pack();
         let sparsity = measured_sparsity(&linear.weight.data);
+        let raised_damping = Some(damping).filter(|d| *d > self.settings.damping);
         let done = LinearReport { sparsity, error, seconds, raised_damping };
-        (self.observe)(Event::Linear { index: self.index, name, report: &done });
+        (self.observe)(Event::Linear { index: self.index, name, report: &done })?;
         report.linears.insert(name.to_string(), done);
         Ok(())
     }
@@ -310,11 +358,4 @@ fn no_rows(like: &Matrix) -> Matrix {
 fn append(to: &mut Matrix, rows: Matrix) {
     to.data.extend_from_slice(&rows.data);
     to.rows += rows.rows;
-}
-
-/// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.
-fn output_error(gram: &Gram, before: &Matrix, after: &Matrix) -> f64 {
-    let mut delta = before.clone();
-    delta.data.iter_mut().zip(&after.data).for_each(|(d, a)| *d -= a);
-    gram.energy(&delta) / gram.energy(before).max(f64::MIN_POSITIVE)
 }

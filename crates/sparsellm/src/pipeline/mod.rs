@@ -4,12 +4,13 @@
 mod allocation;
 mod layer;
 mod memory;
+mod statistics;
 
 use crate::checkpoint::Writer;
-use crate::error::{Result, usage};
-use crate::event::Event;
+use crate::error::{Error, Result, invalid, usage};
+use crate::event::{Event, Observer};
 use crate::linalg::Matrix;
-use crate::model::{DecoderLayer, Model};
+use crate::model::{DecoderLayer, Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::sparsellm;
 use crate::report::LayerReport;
@@ -17,7 +18,9 @@ use crate::settings::Settings;
 use crate::text::Segments;
 use allocation::allocate;
 use layer::LayerWork;
-use std::cell::RefCell;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{cell::RefCell, ops::Range};
 
 /// What a model is calibrated on, with what the dense model shows on it: many
 /// runs on one model may share it.
@@ -40,23 +43,24 @@ const CHUNK: usize = 2048;
 
 /// Prunes `model` on a calibration text, layer by layer, and writes the pruned
 /// linears. Magnitude pruning needs no text. Where the run would take more than
-/// `memory` bytes, z and s go to a temporary file beside the output.
+/// `memory` bytes, z and s go to a temporary file beside the output. Layers that
+/// the writer finds done by an unfinished run are taken from it.
 ///
 /// # Errors
-/// Where weights cannot be read or written, or are not finite, or where `memory`
-/// bytes cannot be enough.
+/// Where weights cannot be read or written, or are not finite, where `memory`
+/// bytes cannot be enough, or the observer's own.
 pub fn prune(
     model: &Model,
     calibration: Option<&Calibration>,
     settings: &Settings,
     memory: Option<usize>,
     writer: &mut Writer,
-    observe: &mut dyn FnMut(Event),
+    observe: &mut Observer,
 ) -> Result<Vec<LayerReport>> {
     settings.check(model)?;
     let size = calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
-    let (storage, needed) = memory::storage(model, settings, size, memory, writer.folder())?;
-    observe(Event::Memory { needed, spilled: storage.spill.is_some() });
+    let (storage, needed) = memory::storage(model, settings, size, memory, &writer.folder())?;
+    observe(Event::Memory { needed, spilled: storage.spill.is_some() })?;
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = match calibration {
         _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),
@@ -71,21 +75,36 @@ pub fn prune(
         Some(calibration) => allocate(model, calibration, &hidden, settings, &range, observe)?,
         None => vec![settings.pattern; range.len()],
     };
-    let mut reports = Vec::new();
+    let mut reports = done_before(writer, &range)?;
+    let resumed = range.start + reports.len();
+    if !reports.is_empty() {
+        observe(Event::Resumed { done: reports.len(), of: range.len() })?;
+    }
     for index in 0..range.end {
-        let layer = phase(Phase::Read, || model.layer(index))?;
+        let mut layer = phase(Phase::Read, || model.layer(index))?;
         if let Some(dense) = &mut dense {
             run(&layer, dense, seq_len);
         }
-        if !range.contains(&index) {
-            run(&layer, &mut hidden, seq_len);
+        let prefix = model.family.layer_prefix(index);
+        if (range.start..resumed).contains(&index) {
+            for group in Group::ALL {
+                for linear in layer.linears_mut(group) {
+                    let name = format!("{prefix}{}.weight", linear.name);
+                    linear.weight.data = phase(Phase::Read, || writer.read(&name))?;
+                    linear.pack();
+                }
+            }
+        }
+        if index < resumed {
+            if index + 1 < range.end {
+                run(&layer, &mut hidden, seq_len);
+            }
             continue;
         }
-        observe(Event::Layer { index, done: reports.len(), of: range.len() });
+        observe(Event::Layer { index, done: reports.len(), of: range.len() })?;
         if settings.method.is_global() {
             sparsellm::check(&layer.ffn)?;
         }
-        let prefix = model.family.layer_prefix(index);
         let pattern = patterns[index - range.start];
         let settings = &Settings { pattern, ..settings.clone() };
         let storage = &storage;
@@ -96,13 +115,28 @@ pub fn prune(
             let name = format!("{}{}.weight", work.prefix, linear.name);
             phase(Phase::Write, || writer.write(&name, &linear.weight.data))?;
         }
+        let record = serde_json::to_value(&report)
+            .map_err(|e| Error::Invalid(format!("cannot record layer {index}: {e}")))?;
+        phase(Phase::Write, || writer.layer_done(record))?;
         if index + 1 < range.end {
             run(&work.layer, &mut hidden, seq_len);
         }
-        observe(Event::LayerDone { report: &report });
+        observe(Event::LayerDone { report: &report })?;
         reports.push(report);
     }
     Ok(reports)
+}
+
+/// The reports of the layers that an unfinished run has done, `range`'s first.
+fn done_before(writer: &Writer, range: &Range<usize>) -> Result<Vec<LayerReport>> {
+    let read = |(index, value): (usize, &Value)| match LayerReport::deserialize(value) {
+        Ok(report) if report.index == index => Ok(report),
+        _ => invalid!(
+            "{}: the record of an unfinished run is damaged; discard it with --force",
+            writer.folder().display()
+        ),
+    };
+    range.clone().zip(writer.done()).map(read).collect()
 }
 
 /// Takes hidden states through a layer.

@@ -32,7 +32,8 @@ pub struct LinearReport {
     /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖²`, where the method knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
-    /// Time spent on it.
+    /// Time spent on it; not part of a checkpoint's record.
+    #[serde(default)]
     pub seconds: f64,
     /// Relative damping its Hessian needed, where that is more than asked for.
     #[serde(skip_serializing_if = "Option::is_none")]

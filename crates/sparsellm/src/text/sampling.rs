@@ -1,8 +1,10 @@
 //! Calibration segments, drawn as the authors' Python draws them.
 
+use crate::checkpoint::hex;
 use crate::error::{Error, Result, invalid, usage};
 use rand_mt::Mt;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -51,6 +53,13 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// SHA-256 of the tokens, as hex.
+    pub fn digest(&self) -> String {
+        let mut sha = Sha256::new();
+        self.tokens.iter().for_each(|token| sha.update(token.to_le_bytes()));
+        hex(&sha.finalize())
+    }
+
     /// Draws `samples` segments of `seq_len` tokens at
     /// `i = randint(0, len − seq_len − 1)`.
     ///

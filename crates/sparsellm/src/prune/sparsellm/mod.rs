@@ -80,6 +80,11 @@ pub struct Outcome {
     pub errors: Vec<f64>,
     /// The epoch whose weights were kept, counted from 1.
     pub kept_epoch: usize,
+    /// The largest relative damping that the Hessians of the first linears and of
+    /// the last needed.
+    pub damping: [f32; 2],
+    /// What was not as asked for, in words.
+    pub warnings: Vec<String>,
 }
 
 /// What differs between the two kinds of network: φ, and the updates of its
@@ -110,8 +115,8 @@ pub fn check(ffn: &FeedForward) -> Result<()> {
 }
 
 /// Prunes a feed-forward network in place on the calibration inputs
-/// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error. The
-/// target leans on `reference: [tokens, d]`, biases included, where there is one.
+/// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error,
+/// and ends the run with an error. The target leans on `reference: [tokens, d]`, biases included, where there is one.
 ///
 /// # Errors
 /// Where the network's activation is neither ReLU nor SwiGLU, or the inputs are
@@ -121,7 +126,7 @@ pub fn prune(
     x: &Matrix,
     reference: Option<Matrix>,
     settings: &Settings,
-    observe: impl FnMut(usize, f64),
+    observe: impl FnMut(usize, f64) -> Result<()>,
 ) -> Result<Outcome> {
     check(ffn)?;
     let (alpha, beta) = (settings.alpha, settings.beta);
@@ -149,7 +154,7 @@ fn alternate(
     x: &Matrix,
     reference: Option<Matrix>,
     settings: &Settings,
-    mut observe: impl FnMut(usize, f64),
+    mut observe: impl FnMut(usize, f64) -> Result<()>,
 ) -> Result<Outcome> {
     let not_finite = "the calibration activations are not finite or all zero";
     let start = phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings))?;
@@ -162,13 +167,20 @@ fn alternate(
         .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING))
         .flatten();
     drop(xx);
+    let mut trouble = Trouble { damping: [problem_x.factor.damping; 2], warnings: Vec::new() };
+    trouble.damping[1] = settings.solver.damping;
+    trouble.raised("X", settings.solver.damping, problem_x.factor.damping);
     let dense_last = settings.sequential_refit.then(|| last.weight.clone());
     let mut errors = Vec::new();
     let mut best: Option<(usize, f64, Vec<Matrix>, Matrix)> = None;
     for epoch in 1..=settings.epochs.max(1) {
         if epoch > 1 {
             // W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹
-            let Some(factor_x) = &least_squares_x else { break };
+            let Some(factor_x) = &least_squares_x else {
+                trouble.stopped(epoch);
+                break;
+            };
+            trouble.raised("X's least squares", LEAST_SQUARES_DAMPING, factor_x.damping);
             for (i, linear) in first.iter_mut().enumerate() {
                 let zx = sums.zx.rows(i * last.weight.cols..(i + 1) * last.weight.cols);
                 linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx));
@@ -184,10 +196,19 @@ fn alternate(
         } else if epoch > 1 {
             // W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹
             let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
-            let Some(factor_a) = factor_a else { break };
+            let Some(factor_a) = factor_a else {
+                trouble.stopped(epoch);
+                break;
+            };
+            trouble.raised("a's least squares", LEAST_SQUARES_DAMPING, factor_a.damping);
             last.weight = phase(Phase::Weights, || factor_a.solve_rows(sums.ta.view()));
         }
-        let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else { break };
+        let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else {
+            trouble.stopped(epoch);
+            break;
+        };
+        trouble.raised("a", settings.solver.damping, problem_a.factor.damping);
+        trouble.damping[1] = trouble.damping[1].max(problem_a.factor.damping);
         if let Some(dense) = &dense_last {
             // W̄₂ likewise, a being what the pruned first linears really give.
             let factor = &problem_a.factor;
@@ -198,6 +219,7 @@ fn alternate(
         drop(problem_a);
         let finite = |w: &Matrix| w.data.iter().all(|v| v.is_finite());
         if !(finite(&last.weight) && first.iter().all(|l| finite(&l.weight))) {
+            trouble.stopped(epoch);
             break;
         }
         let pass = Pass { updates, first, last, x, target: &target, settings };
@@ -211,7 +233,7 @@ fn alternate(
             None => Ok(pass.error()),
         })? / norm;
         errors.push(error);
-        observe(epoch, error);
+        observe(epoch, error)?;
         // The guard: the layer ends with its best iterate.
         if error.is_finite() && best.as_ref().is_none_or(|(_, lowest, ..)| error < *lowest) {
             let weights = first.iter().map(|l| l.weight.clone()).collect();
@@ -230,5 +252,25 @@ fn alternate(
     }
     last.weight = last_weight;
     last.pack();
-    Ok(Outcome { errors, kept_epoch })
+    Ok(Outcome { errors, kept_epoch, damping: trouble.damping, warnings: trouble.warnings })
+}
+
+/// What happened to a network's Hessians.
+struct Trouble {
+    damping: [f32; 2],
+    warnings: Vec<String>,
+}
+
+impl Trouble {
+    fn raised(&mut self, what: &str, asked: f32, used: f32) {
+        let warning =
+            format!("the Hessian of {what} is singular; damping raised from {asked} to {used}");
+        if used > asked && !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn stopped(&mut self, epoch: usize) {
+        self.warnings.push(format!("epoch {epoch} was not finite, and was the last one"));
+    }
 }

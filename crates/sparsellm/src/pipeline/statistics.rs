@@ -1,0 +1,64 @@
+//! What the methods need to know of a group's inputs, gathered from the tokens.
+
+use crate::linalg::{Gram, Matrix, View};
+use crate::prune::Method;
+use crate::settings::Settings;
+
+/// `‖X_j‖²` per feature.
+pub struct SquaredNorms(pub Vec<f64>);
+
+impl SquaredNorms {
+    pub fn new(d_in: usize) -> Self {
+        SquaredNorms(vec![0.0; d_in])
+    }
+
+    pub fn add(&mut self, x: View) {
+        for row in x.data.chunks_exact(x.cols.max(1)) {
+            self.0.iter_mut().zip(row).for_each(|(n, &v)| *n += f64::from(v) * f64::from(v));
+        }
+    }
+}
+
+/// What a method needs to know of a group's inputs.
+pub enum Statistics {
+    Nothing,
+    SquaredNorms(SquaredNorms),
+    /// `XᵀX`.
+    Gram(Gram),
+}
+
+impl Statistics {
+    pub fn new(settings: &Settings, d_in: usize) -> Self {
+        match settings.method {
+            Method::Magnitude if settings.refit == 0 => Statistics::Nothing,
+            Method::Wanda if settings.refit == 0 => {
+                Statistics::SquaredNorms(SquaredNorms::new(d_in))
+            }
+            _ => Statistics::Gram(Gram::new(d_in)),
+        }
+    }
+
+    /// `‖X_j‖²` per feature; empty where nothing was gathered.
+    pub fn squared_norms(&self) -> Vec<f32> {
+        match self {
+            Statistics::Nothing => Vec::new(),
+            Statistics::SquaredNorms(norms) => norms.0.iter().map(|&n| n as f32).collect(),
+            Statistics::Gram(gram) => gram.diagonal(),
+        }
+    }
+
+    pub fn add(&mut self, x: View) {
+        match self {
+            Statistics::Nothing => {}
+            Statistics::SquaredNorms(norms) => norms.add(x),
+            Statistics::Gram(gram) => gram.add(x),
+        }
+    }
+}
+
+/// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.
+pub fn output_error(gram: &Gram, before: &Matrix, after: &Matrix) -> f64 {
+    let mut delta = before.clone();
+    delta.data.iter_mut().zip(&after.data).for_each(|(d, a)| *d -= a);
+    gram.energy(&delta) / gram.energy(before).max(f64::MIN_POSITIVE)
+}
