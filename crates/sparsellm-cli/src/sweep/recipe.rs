@@ -81,8 +81,12 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let invalid = |what: String| Error::Invalid(format!("{}: {what}", path.display()));
-        let mut recipe: Recipe =
-            toml::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().into()))?;
+        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
+            let shown = e.to_string();
+            // It shows the line, whatever its length.
+            let short = shown.len() < 1000;
+            invalid(if short { shown.trim_end().into() } else { e.message().into() })
+        })?;
         if recipe.grid.is_empty() {
             return Err(invalid("no [[grid]]: there is nothing to run".into()));
         }

@@ -52,6 +52,9 @@ pub struct Llama {
     mlp_bias: bool,
 }
 
+/// No head is wider; what claims to be would take the memory before it is found out.
+const WIDEST_HEAD: usize = 1 << 16;
+
 impl Llama {
     /// Reads the configuration.
     pub fn new(checkpoint: &Checkpoint, variant: Variant) -> Result<Llama> {
@@ -64,7 +67,7 @@ impl Llama {
             Some(head_dim) => head_dim,
             None => hidden / heads,
         };
-        if heads % kv_heads != 0 || head_dim == 0 || head_dim % 2 != 0 {
+        if heads % kv_heads != 0 || head_dim == 0 || head_dim % 2 != 0 || head_dim > WIDEST_HEAD {
             return invalid!(
                 "{path}: config.json: {heads} heads of {head_dim} features with {kv_heads} key/value heads do not fit together"
             );
@@ -108,7 +111,7 @@ impl Llama {
             kv_heads,
             head_dim,
             ffn: config.size("intermediate_size")?,
-            eps: config.number("rms_norm_eps", 1e-6) as f32,
+            eps: config.number("rms_norm_eps", 1e-6)? as f32,
             rope: Rope::from_config(&checkpoint.config, head_dim)?,
             window: if windowed { config.optional_size("sliding_window")? } else { None },
             qkv_bias: attention_bias || variant == Variant::Qwen2,

@@ -213,8 +213,16 @@ impl<'a> Config<'a> {
         }
     }
 
-    fn number(&self, key: &str, default: f64) -> f64 {
-        self.get(key).and_then(Value::as_f64).unwrap_or(default)
+    /// A number of at least 0.
+    fn number(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        match value.as_f64().filter(|v| *v >= 0.0) {
+            Some(number) => Ok(number),
+            None => invalid!(
+                "{}: config.json: \"{key}\" is {value}; a number of at least 0 was expected",
+                self.path.display()
+            ),
+        }
     }
 }
 

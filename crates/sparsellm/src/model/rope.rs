@@ -23,11 +23,18 @@ impl Rope {
             .filter_map(|key| config.get(key))
             .find(|value| value.is_object());
         let number = |key: &str| scaling.and_then(|s| s.get(key)).and_then(Value::as_f64);
-        let theta = config
-            .get("rope_theta")
-            .and_then(Value::as_f64)
-            .or_else(|| number("rope_theta"))
-            .unwrap_or(10_000.0);
+        let given = |key: &str| config.get(key).or_else(|| scaling?.get(key));
+        let theta = match given("rope_theta").filter(|v| !v.is_null()) {
+            None => 10_000.0,
+            Some(value) => match value.as_f64().filter(|v| *v > 0.0) {
+                Some(theta) => theta,
+                None => {
+                    return invalid!(
+                        "config.json: \"rope_theta\" is {value}; a positive number was expected"
+                    );
+                }
+            },
+        };
         let partial = config
             .get("partial_rotary_factor")
             .and_then(Value::as_f64)

@@ -72,7 +72,8 @@ fn needed(
     let solving = 2 * widest * widest + 5 * largest;
     let local = grams + forward.max(solving);
     let global = settings.method.is_global().then(|| {
-        let first = linears.iter().filter(|(name, _)| is_first(name)).count();
+        // Besides q, k, v, o and the last one.
+        let first = linears.len().saturating_sub(5);
         let sizes = Sizes { tokens, d, d_ff: widest, first, threads };
         let settings =
             sparsellm::Settings { storage: storage.clone(), ..settings.global(1.0, CHUNK) };
@@ -80,9 +81,4 @@ fn needed(
         tokens * d + reference.max(sparsellm::memory::peak(sizes, &settings) / 4)
     });
     PROGRAM + 4 * (layer + hidden + local.max(global.unwrap_or(0)))
-}
-
-/// Whether a linear is one of the feed-forward network's first.
-fn is_first(name: &str) -> bool {
-    ["gate_proj", "up_proj", "fc1"].iter().any(|first| name.ends_with(first))
 }

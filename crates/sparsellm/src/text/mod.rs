@@ -6,6 +6,7 @@ mod parquet;
 pub mod rows;
 mod sampling;
 mod tokenizer;
+mod unwound;
 
 pub use data::{Source, Use};
 pub use sampling::Segments;

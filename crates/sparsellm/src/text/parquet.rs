@@ -1,15 +1,10 @@
 //! Parquet files, by the `parquet` crate.
 
+use super::unwound::unwound;
 use crate::error::{Error, Result};
 use ::parquet::file::serialized_reader::SerializedFileReader;
 use serde_json::Value;
-use std::{
-    cell::Cell,
-    fs::File,
-    panic::{self, AssertUnwindSafe},
-    path::Path,
-    sync::Once,
-};
+use std::{fs::File, path::Path};
 
 /// A file's rows in order, or what is wrong with one.
 pub(super) fn values(
@@ -31,29 +26,4 @@ pub(super) fn values(
         })
         .transpose()
     }))
-}
-
-thread_local! {
-    /// Whether a panic on this thread is nothing to tell the user.
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `body`, and has a panic in it be an error: the crate asserts what a
-/// damaged file does not keep.
-fn unwound<T>(
-    body: impl FnOnce() -> std::result::Result<T, String>,
-) -> std::result::Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let others = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !QUIET.get() {
-                others(info);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(body));
-    QUIET.set(false);
-    result.unwrap_or_else(|_| Err("its parts contradict each other".into()))
 }

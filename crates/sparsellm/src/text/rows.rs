@@ -14,6 +14,11 @@ use std::{
 /// A row longer than this, in bytes, is no text but a damaged or hostile file.
 const LONGEST_ROW: u64 = 256 << 20;
 
+/// A compressed file that holds more than this many times its own size, and more
+/// than [`SMALL`] bytes, is no text but a bomb.
+const EXPANSION: u64 = 32;
+const SMALL: u64 = 8 << 20;
+
 /// A row and its number in the file, from 1 (in files of lines: the line's).
 pub struct Row<T> {
     /// Its number.
@@ -32,7 +37,13 @@ pub type Rows<T> = Box<dyn Iterator<Item = Result<Row<T>>>>;
 /// or lacks what `T` needs, with file and row.
 pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
     if path.extension().is_some_and(|e| e == "parquet") {
-        return numbered(path, parquet::values(path)?);
+        let mut left = most(path)?;
+        let values = parquet::values(path)?.map(move |value| {
+            let value = value?;
+            left = left.checked_sub(size(&value)).ok_or_else(bomb)?;
+            Ok(value)
+        });
+        return numbered(path, values);
     }
     let mut reader = open(path)?;
     let start = reader.fill_buf().map_err(|e| unreadable(path, 1, &e))?;
@@ -65,11 +76,51 @@ pub fn at(path: &Path, number: usize, what: impl std::fmt::Display) -> Error {
 /// A file's bytes, decompressed.
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    Ok(match path.extension().and_then(|e| e.to_str()) {
-        Some("gz") => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file))),
-        Some("bz2") => Box::new(BufReader::new(bzip2::read::MultiBzDecoder::new(file))),
-        _ => Box::new(BufReader::new(file)),
-    })
+    let limited = |inner: Box<dyn Read>| -> Result<Box<dyn BufRead>> {
+        Ok(Box::new(BufReader::new(Limited { inner, left: most(path)? })))
+    };
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => limited(Box::new(flate2::read::MultiGzDecoder::new(file))),
+        Some("bz2") => limited(Box::new(bzip2::read::MultiBzDecoder::new(file))),
+        _ => Ok(Box::new(BufReader::new(file))),
+    }
+}
+
+/// What a compressed file may hold.
+fn most(path: &Path) -> Result<u64> {
+    let file = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    Ok(SMALL.max(file.len().saturating_mul(EXPANSION)))
+}
+
+fn bomb() -> String {
+    format!(
+        "it expands to more than {EXPANSION} times its size; if that is right, give it uncompressed"
+    )
+}
+
+/// About the bytes that a row takes.
+fn size(value: &Value) -> u64 {
+    let of = |values: &mut dyn Iterator<Item = &Value>| values.map(size).sum::<u64>();
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(values) => of(&mut values.iter()),
+        Value::Object(map) => of(&mut map.values()),
+        _ => 8,
+    }
+}
+
+/// A decompressor that fails past a number of bytes.
+struct Limited {
+    inner: Box<dyn Read>,
+    left: u64,
+}
+
+impl Read for Limited {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(to)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| std::io::Error::other(bomb()))?;
+        Ok(n)
+    }
 }
 
 fn lines_of(

@@ -1,5 +1,6 @@
 //! Tokenizers, by the `tokenizers` crate.
 
+use super::unwound::unwound;
 use crate::checkpoint::{Checkpoint, read_json};
 use crate::error::{Error, Result, invalid};
 use serde_json::{Map, Value, json};
@@ -63,7 +64,8 @@ impl Tokenizer {
     }
 
     fn parse(bytes: &[u8], path: &Path, settings: &TokenizerConfig) -> Result<Tokenizer> {
-        let mut inner = Inner::from_bytes(bytes).map_err(|e| {
+        let inner = unwound(|| Inner::from_bytes(bytes).map_err(|e| e.to_string()));
+        let mut inner = inner.map_err(|e| {
             Error::Invalid(format!("{}: not a usable tokenizer: {e}", path.display()))
         })?;
         // Some checkpoints carry truncation or padding from fine-tuning.
@@ -173,11 +175,9 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode(text, special)
-            .map_err(|e| Error::Invalid(format!("the tokenizer refused the text: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = unwound(|| self.inner.encode(text, special).map_err(|e| e.to_string()));
+        let refused = |e| Error::Invalid(format!("the tokenizer refused the text: {e}"));
+        Ok(encoding.map_err(refused)?.get_ids().to_vec())
     }
 }
 
