@@ -107,9 +107,11 @@ fn inverse_of_lower(l: &[f32], d: usize) -> Matrix {
     inverse
 }
 
-/// The next damping to try.
+/// The next damping to try: ten times as much, in decimal, so that 0.01 becomes 0.1
+/// and not 0.099999994.
 pub fn raised(damping: f32) -> f32 {
-    (damping * 10.0).max(1e-6)
+    let tenfold = format!("{damping}e1").parse().unwrap_or(damping * 10.0);
+    tenfold.max(1e-6)
 }
 
 /// Factors `a + damping·scale·I`, raising the damping tenfold until it works.

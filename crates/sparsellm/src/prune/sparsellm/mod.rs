@@ -167,9 +167,8 @@ fn alternate(
         .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING))
         .flatten();
     drop(xx);
-    let mut trouble = Trouble { damping: [problem_x.factor.damping; 2], warnings: Vec::new() };
-    trouble.damping[1] = settings.solver.damping;
-    trouble.raised("X", settings.solver.damping, problem_x.factor.damping);
+    let mut trouble = Trouble::new(settings.solver.damping);
+    trouble.hessian(FIRST, &problem_x);
     let dense_last = settings.sequential_refit.then(|| last.weight.clone());
     let mut errors = Vec::new();
     let mut best: Option<(usize, f64, Vec<Matrix>, Matrix)> = None;
@@ -180,7 +179,7 @@ fn alternate(
                 trouble.stopped(epoch);
                 break;
             };
-            trouble.raised("X's least squares", LEAST_SQUARES_DAMPING, factor_x.damping);
+            trouble.least_squares(FIRST, factor_x);
             for (i, linear) in first.iter_mut().enumerate() {
                 let zx = sums.zx.rows(i * last.weight.cols..(i + 1) * last.weight.cols);
                 linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx));
@@ -200,15 +199,14 @@ fn alternate(
                 trouble.stopped(epoch);
                 break;
             };
-            trouble.raised("a's least squares", LEAST_SQUARES_DAMPING, factor_a.damping);
+            trouble.least_squares(LAST, &factor_a);
             last.weight = phase(Phase::Weights, || factor_a.solve_rows(sums.ta.view()));
         }
         let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else {
             trouble.stopped(epoch);
             break;
         };
-        trouble.raised("a", settings.solver.damping, problem_a.factor.damping);
-        trouble.damping[1] = trouble.damping[1].max(problem_a.factor.damping);
+        trouble.hessian(LAST, &problem_a);
         if let Some(dense) = &dense_last {
             // W̄₂ likewise, a being what the pruned first linears really give.
             let factor = &problem_a.factor;
@@ -240,6 +238,9 @@ fn alternate(
             best = Some((epoch, error, weights, last.weight.clone()));
         }
         if solver.is_none() {
+            if epoch < settings.epochs {
+                trouble.stopped(epoch + 1);
+            }
             break;
         }
     }
@@ -255,13 +256,35 @@ fn alternate(
     Ok(Outcome { errors, kept_epoch, damping: trouble.damping, warnings: trouble.warnings })
 }
 
-/// What happened to a network's Hessians.
+/// What was not as asked for with a network's Hessians.
 struct Trouble {
+    asked: f32,
+    /// The largest damping of [`FIRST`] and [`LAST`].
     damping: [f32; 2],
     warnings: Vec<String>,
 }
 
+/// The first linears, whose input is X.
+const FIRST: usize = 0;
+/// The last one, whose input is a.
+const LAST: usize = 1;
+
 impl Trouble {
+    fn new(asked: f32) -> Self {
+        Trouble { asked, damping: [asked; 2], warnings: Vec::new() }
+    }
+
+    fn hessian(&mut self, which: usize, problem: &Problem) {
+        let used = problem.factor.damping;
+        self.damping[which] = self.damping[which].max(used);
+        self.raised(["X", "a"][which], self.asked, used);
+    }
+
+    fn least_squares(&mut self, which: usize, factor: &CholeskyFactor) {
+        let what = ["X's least squares", "a's least squares"][which];
+        self.raised(what, LEAST_SQUARES_DAMPING, factor.damping);
+    }
+
     fn raised(&mut self, what: &str, asked: f32, used: f32) {
         let warning =
             format!("the Hessian of {what} is singular; damping raised from {asked} to {used}");
@@ -271,6 +294,6 @@ impl Trouble {
     }
 
     fn stopped(&mut self, epoch: usize) {
-        self.warnings.push(format!("epoch {epoch} was not finite, and was the last one"));
+        self.warnings.push(format!("epoch {epoch} was not finite, and was not run to its end"));
     }
 }
