@@ -24,14 +24,14 @@ for target in "${targets[@]}"; do
 import resource, subprocess, sys
 seconds, binary, target = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-while (left := seconds - spent()) >= 1:
+status = 0
+while not status and (left := seconds - spent()) >= 1:
     command = [binary, f"corpus/{target}", f"seeds/{target}", f"regressions/{target}", f"-artifact_prefix=artifacts/{target}/", "-print_final_stats=1",
                f"-max_total_time={max(1, int(left))}", "-max_len=1048576", "-timeout=10", "-rss_limit_mb=1024",
                "-detect_leaks=0"]
-    done = subprocess.run(command, stderr=sys.stderr)
-    if done.returncode:
-        sys.exit(done.returncode)
-print(f"cpu {spent():.0f}", file=sys.stderr)
+    status = subprocess.run(command, stderr=sys.stderr).returncode
+print(f"cpu {spent():.0f}", file=sys.stderr, flush=True)
+sys.exit(status)
 PY
     sum() { awk -v key="$1" '$1 == key { total += $2; if ($2 > top) top = $2 } END { print '"$2"' + 0 }' "$log"; }
     runs=$(sum stat::number_of_executed_units: total)

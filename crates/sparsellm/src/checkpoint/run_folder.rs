@@ -168,8 +168,7 @@ fn lock(folder: &Path, output: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         // A file system without locks: as good as it gets.
-        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(e)) => Err(Error::io(&path, e)),
+        Err(TryLockError::Error(_)) => Ok(file),
         Err(TryLockError::WouldBlock) => invalid!(
             "{}: another sparsellm is writing this output; wait for it, or choose another --output",
             output.display()

@@ -2,6 +2,7 @@
 
 mod data;
 mod npy;
+mod pages;
 mod parquet;
 pub mod rows;
 mod sampling;

@@ -1,8 +1,8 @@
 //! Parquet files, by the `parquet` crate.
 
-use super::unwound::unwound;
+use super::{pages, rows::most, unwound::unwound};
 use crate::error::{Error, Result};
-use ::parquet::file::serialized_reader::SerializedFileReader;
+use ::parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
 use serde_json::Value;
 use std::{fs::File, path::Path};
 
@@ -10,8 +10,15 @@ use std::{fs::File, path::Path};
 pub(super) fn values(
     path: &Path,
 ) -> Result<impl Iterator<Item = std::result::Result<Value, String>> + use<>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let opened = unwound(|| SerializedFileReader::new(file).map_err(|e| e.to_string()));
+    let fail = |e| Error::io(path, e);
+    let file = File::open(path).map_err(fail)?;
+    let (again, most) = (file.try_clone().map_err(fail)?, most(path)?);
+    let opened = unwound(|| {
+        let reader = SerializedFileReader::new(file).map_err(|e| e.to_string())?;
+        let columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+        columns.into_iter().try_for_each(|column| pages::check(&again, column, most))?;
+        Ok(reader)
+    });
     let mut rows = opened
         .map_err(|e| {
             let what = format!("damaged or unreadable parquet file ({e}); download it again");

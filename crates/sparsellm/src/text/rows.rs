@@ -87,7 +87,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// What a compressed file may hold.
-fn most(path: &Path) -> Result<u64> {
+pub(super) fn most(path: &Path) -> Result<u64> {
     let file = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     Ok(SMALL.max(file.len().saturating_mul(EXPANSION)))
 }
