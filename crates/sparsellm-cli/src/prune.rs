@@ -40,7 +40,7 @@ pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
         0 => e,
         _ if matches!(e, Error::Usage(_)) => e,
         done => Error::Invalid(format!(
-            "{e}; {done} layers are done, and the same command with --resume goes on from there"
+            "{e}; finished layers: {done}, and the same command with --resume goes on from there"
         )),
     })
 }

@@ -264,7 +264,7 @@ fn refused(temp: &TempDir, model: &str, extra: &[&str], status: i32, what: &str)
     assert!(output.stdout.is_empty());
     // Finished layers stay, and are told of; nothing else does.
     let kept =
-        usize::from(stderr.contains("1 layers are done, and the same command with --resume"));
+        usize::from(stderr.contains("finished layers: 1, and the same command with --resume"));
     let left = std::fs::read_dir(temp.path()).unwrap().count();
     assert_eq!(left, before.len() + kept, "{what}: left files");
 }
