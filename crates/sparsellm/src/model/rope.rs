@@ -23,8 +23,11 @@ impl Rope {
             .filter_map(|key| config.get(key))
             .find(|value| value.is_object());
         let number = |key: &str| scaling.and_then(|s| s.get(key)).and_then(Value::as_f64);
-        let given = |key: &str| config.get(key).or_else(|| scaling?.get(key));
-        let theta = match given("rope_theta").filter(|v| !v.is_null()) {
+        let theta = [Some(config), scaling]
+            .into_iter()
+            .flatten()
+            .find_map(|value| value.get("rope_theta").filter(|theta| !theta.is_null()));
+        let theta = match theta {
             None => 10_000.0,
             Some(value) => match value.as_f64().filter(|v| *v > 0.0) {
                 Some(theta) => theta,
@@ -109,5 +112,20 @@ pub fn rotate(head: &mut [f32], cos_sin: &[f32]) {
         let (a, b) = (first[i], second[i]);
         first[i] = a * cos[i] - b * sin[i];
         second[i] = b * cos[i] + a * sin[i];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_null_theta_hides_no_other() {
+        let nested = json!({"rope_theta": null, "rope_parameters": {"rope_theta": 500_000.0}});
+        let plain = json!({"rope_theta": 500_000.0});
+        let of = |config: &Value| Rope::from_config(config, 8).unwrap().inv_freq;
+        assert_eq!(of(&nested), of(&plain));
+        assert!(Rope::from_config(&json!({"rope_theta": "500000"}), 8).is_err());
     }
 }
