@@ -153,7 +153,7 @@ impl LayerWork<'_> {
             if self.fits(group) || used > MOST_DAMPING {
                 break (done, started.elapsed().as_secs_f64(), used);
             }
-            damping = self.begin_again(group, used)?;
+            damping = self.begin_again(&[group], used)?;
         };
         let seconds = seconds / done.len().max(1) as f64;
         for (name, error) in done {
@@ -200,10 +200,7 @@ impl LayerWork<'_> {
         let name = self.layer.linears(group)[0].name;
         let Some(problem) = Problem::new(gram, Options { damping, ..self.settings.solver() })
         else {
-            return Err(Error::Invalid(format!(
-                "layer {}: the inputs of {name} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
-                self.index
-            )));
+            return self.not_finite(name);
         };
         let used = problem.factor.damping;
         if used > damping {
@@ -212,6 +209,13 @@ impl LayerWork<'_> {
             ))?;
         }
         Ok(problem)
+    }
+
+    fn not_finite<T>(&self, whose: &str) -> Result<T> {
+        invalid!(
+            "layer {}: the inputs of {whose} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
+            self.index
+        )
     }
 
     fn warn(&mut self, what: String) -> Result<()> {
@@ -227,18 +231,19 @@ impl LayerWork<'_> {
         })
     }
 
-    /// Takes a group's weights from the checkpoint again, and raises the damping
-    /// that was not enough.
-    fn begin_again(&mut self, group: Group, damping: f32) -> Result<f32> {
-        let mut dense = self.model.layer(self.index)?;
-        let again = self.layer.linears_mut(group).into_iter().zip(dense.linears_mut(group));
-        again.for_each(|(linear, dense)| std::mem::swap(linear, dense));
-        let name = self.layer.linears(group)[0].name;
-        self.warn(format!(
-            "{name}: pruned weights are too large to be written; damping raised from {damping} to {}",
-            raised(damping)
-        ))?;
-        Ok(raised(damping))
+    /// Takes these groups' weights from the checkpoint again, and raises the
+    /// damping that was not enough.
+    fn begin_again(&mut self, groups: &[Group], damping: f32) -> Result<f32> {
+        let (mut dense, more) = (self.model.layer(self.index)?, raised(damping));
+        for group in groups {
+            let again = self.layer.linears_mut(*group).into_iter().zip(dense.linears_mut(*group));
+            again.for_each(|(linear, dense)| std::mem::swap(linear, dense));
+            let name = self.layer.linears(*group)[0].name;
+            self.warn(format!(
+                "{name}: pruned weights are too large to be written; damping raised from {damping} to {more}"
+            ))?;
+        }
+        Ok(more)
     }
 
     /// Prunes the feed-forward network globally, with as much damping as it needs.
@@ -253,10 +258,7 @@ impl LayerWork<'_> {
         let started = Instant::now();
         let (mut x, mut reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
         if !x.data.par_iter().all(|v| v.is_finite()) {
-            return invalid!(
-                "layer {}: the inputs of its feed-forward network are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
-                self.index
-            );
+            return self.not_finite("its feed-forward network");
         }
         let mut damping = self.settings.damping;
         let outcome = loop {
@@ -268,9 +270,7 @@ impl LayerWork<'_> {
                 Ok(outcome) => break outcome,
                 Err(error) => return Err(error),
             }
-            let [first, last] = GROUPS;
-            self.begin_again(last, damping)?;
-            damping = self.begin_again(first, damping)?;
+            damping = self.begin_again(&GROUPS, damping)?;
             (x, reference) = phase(Phase::Forward, || self.ffn_ends(hidden, Some(x), dense));
         };
         for warning in &outcome.warnings {
@@ -315,9 +315,8 @@ impl LayerWork<'_> {
         }
     }
 
-    /// The name a linear's weights have in the checkpoint.
     fn stored(&self, name: &str) -> String {
-        format!("{}{name}.weight", self.prefix)
+        super::stored(&self.prefix, name)
     }
 
     /// Rounds a pruned linear to the type it is written in, so that what runs

@@ -89,7 +89,7 @@ pub fn prune(
         if (range.start..resumed).contains(&index) {
             for group in Group::ALL {
                 for linear in layer.linears_mut(group) {
-                    let name = format!("{prefix}{}.weight", linear.name);
+                    let name = stored(&prefix, linear.name);
                     linear.weight.data = phase(Phase::Read, || writer.read(&name))?;
                     linear.pack();
                 }
@@ -112,7 +112,7 @@ pub fn prune(
             LayerWork { model, settings, index, prefix, layer, seq_len, storage, observe };
         let report = work.prune(&hidden, dense.as_ref())?;
         for linear in work.layer.all_linears() {
-            let name = format!("{}{}.weight", work.prefix, linear.name);
+            let name = stored(&work.prefix, linear.name);
             phase(Phase::Write, || writer.write(&name, &linear.weight.data))?;
         }
         let record = serde_json::to_value(&report)
@@ -125,6 +125,11 @@ pub fn prune(
         reports.push(report);
     }
     Ok(reports)
+}
+
+/// The name that the weights of a layer's linear have in the checkpoint.
+fn stored(prefix: &str, linear: &str) -> String {
+    format!("{prefix}{linear}.weight")
 }
 
 /// The reports of the layers that an unfinished run has done, `range`'s first.
