@@ -24,6 +24,11 @@ use std::{
 /// How the names begin of what is not finished.
 pub const PARTIAL: &str = ".sparsellm-partial-";
 
+/// The file of the finished layers' lines.
+const LAYERS: &str = "layers.jsonl";
+/// The folder that the checkpoint is written in.
+const CHECKPOINT: &str = "checkpoint";
+
 /// What to do with what an earlier run has left.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Existing {
@@ -62,19 +67,18 @@ impl RunFolder {
         let lock = lock(&path, output)?;
         restore(&path, output)?;
         let done = finished_layers(&path)?;
-        if existing.resume && !done.is_empty() {
-            same_run(&path, run)?;
-        } else {
-            if !(existing.replace || done.is_empty()) {
-                return invalid!(
-                    "{}: an unfinished run has {} layers done; go on with --resume, or discard them with --force",
-                    path.display(),
-                    done.len()
-                );
-            }
+        if done.is_empty() || (existing.replace && !existing.resume) {
             return RunFolder::new(path, lock, run);
         }
-        let layers_path = path.join("layers.jsonl");
+        if !existing.resume {
+            return invalid!(
+                "{}: an unfinished run has {} layers done; go on with --resume, or discard them with --force",
+                path.display(),
+                done.len()
+            );
+        }
+        same_run(&path, run)?;
+        let layers_path = path.join(LAYERS);
         let layers = OpenOptions::new().append(true).open(&layers_path);
         let layers = layers.map_err(|e| Error::io(&layers_path, e))?;
         Ok(RunFolder { path, _lock: lock, layers, done })
@@ -82,7 +86,7 @@ impl RunFolder {
 
     /// Empties the folder and begins.
     fn new(path: PathBuf, lock: File, run: &Value) -> Result<RunFolder> {
-        let layers_path = path.join("layers.jsonl");
+        let layers_path = path.join(LAYERS);
         // The lines first: they are what makes a run one to go on with.
         let layers = File::create(&layers_path).map_err(|e| Error::io(&layers_path, e));
         let folder = RunFolder { layers: layers?, _lock: lock, done: Vec::new(), path };
@@ -100,7 +104,7 @@ impl RunFolder {
 
     /// Where the checkpoint is written.
     pub fn checkpoint(&self) -> PathBuf {
-        self.path.join("checkpoint")
+        self.path.join(CHECKPOINT)
     }
 
     /// What was recorded of the finished layers, in order.
@@ -114,7 +118,7 @@ impl RunFolder {
         let written = self.layers.write_all(line.as_bytes());
         written
             .and_then(|()| self.layers.sync_data())
-            .map_err(|e| Error::io(self.path.join("layers.jsonl"), e))?;
+            .map_err(|e| Error::io(self.path.join(LAYERS), e))?;
         self.done.push(layer);
         Ok(())
     }
@@ -188,9 +192,9 @@ fn restore(folder: &Path, output: &Path) -> Result<()> {
 /// The finished layers' lines. What a crash left behind the last whole one is cut
 /// off. None where there is no checkpoint: it was finished and renamed.
 fn finished_layers(folder: &Path) -> Result<Vec<Value>> {
-    let path = folder.join("layers.jsonl");
+    let path = folder.join(LAYERS);
     let bytes = match fs::read(&path) {
-        Ok(bytes) if folder.join("checkpoint").is_dir() => bytes,
+        Ok(bytes) if folder.join(CHECKPOINT).is_dir() => bytes,
         _ => return Ok(Vec::new()),
     };
     let (mut layers, mut end) = (Vec::new(), 0);
@@ -247,7 +251,7 @@ pub fn finished(output: &Path, run: &Value) -> Option<Vec<Value>> {
     let layers = record.get("layers").filter(|_| same)?.as_array()?.clone();
     // A crash after the last rename leaves the folder, without a checkpoint.
     let folder = partial(output).ok()?;
-    if folder.is_dir() && !folder.join("checkpoint").exists() {
+    if folder.is_dir() && !folder.join(CHECKPOINT).exists() {
         let _ = fs::remove_dir_all(folder);
     }
     Some(layers)

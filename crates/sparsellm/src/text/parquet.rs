@@ -1,22 +1,24 @@
 //! Parquet files, by the `parquet` crate.
 
-use super::{pages, rows::most, unwound::unwound};
+use super::{pages, unwound::unwound};
 use crate::error::{Error, Result};
 use ::parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
 use serde_json::Value;
 use std::{fs::File, path::Path};
 
-/// A file's rows in order, or what is wrong with one.
+/// A file's rows in order, or what is wrong with one; no page may hold more than
+/// `most` bytes.
 pub(super) fn values(
     path: &Path,
+    most: u64,
 ) -> Result<impl Iterator<Item = std::result::Result<Value, String>> + use<>> {
     let fail = |e| Error::io(path, e);
     let file = File::open(path).map_err(fail)?;
-    let (again, most) = (file.try_clone().map_err(fail)?, most(path)?);
+    let again = file.try_clone().map_err(fail)?;
     let opened = unwound(|| {
         let reader = SerializedFileReader::new(file).map_err(|e| e.to_string())?;
-        let columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
-        columns.into_iter().try_for_each(|column| pages::check(&again, column, most))?;
+        let mut columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+        columns.try_for_each(|column| pages::check(&again, column, most))?;
         Ok(reader)
     });
     let mut rows = opened

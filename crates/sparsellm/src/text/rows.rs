@@ -38,7 +38,7 @@ pub type Rows<T> = Box<dyn Iterator<Item = Result<Row<T>>>>;
 pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
     if path.extension().is_some_and(|e| e == "parquet") {
         let mut left = most(path)?;
-        let values = parquet::values(path)?.map(move |value| {
+        let values = parquet::values(path, left)?.map(move |value| {
             let value = value?;
             left = left.checked_sub(size(&value)).ok_or_else(bomb)?;
             Ok(value)
@@ -87,7 +87,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// What a compressed file may hold.
-pub(super) fn most(path: &Path) -> Result<u64> {
+fn most(path: &Path) -> Result<u64> {
     let file = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     Ok(SMALL.max(file.len().saturating_mul(EXPANSION)))
 }
