@@ -18,7 +18,7 @@ use sparsellm::{
     prune::{
         Options, Pattern, Scope, Solver,
         solver::Problem,
-        sparsellm::{Relu, Settings, Storage, SwiGlu, Updates, prune},
+        sparsellm::{Relu, Settings, SwiGlu, Updates, prune},
     },
 };
 use std::fmt;
@@ -224,18 +224,8 @@ fn z_and_s(bencher: Bencher, shape: Shape) {
 /// two epochs, with one pass that updates between them.
 #[divan::bench(args = SHAPES, sample_count = 1)]
 fn sparsellm_two_epochs(bencher: Bencher, shape: Shape) {
-    let settings = Settings {
-        pattern: Pattern::Unstructured(0.7),
-        solver: Options::default(),
-        sequential_refit: false,
-        target: 0.0,
-        neuron_weights: 0.0,
-        alpha: 1.0,
-        beta: 1.0,
-        epochs: 2,
-        chunk: TOKENS,
-        storage: Storage::default(),
-    };
+    let settings =
+        Settings { alpha: 1.0, beta: 1.0, epochs: 2, chunk: TOKENS, ..Settings::default() };
     let (ffn, x) = (feed_forward(shape, false), tokens(shape.d));
     bencher.with_inputs(|| ffn.clone()).bench_local_values(|mut ffn| {
         prune(&mut ffn, &x, None, &settings, |_, _| Ok(())).map(|_| ffn)

@@ -145,13 +145,12 @@ fn no_hessian_stops_the_global_method() {
                         pattern: Pattern::Unstructured(0.5),
                         solver,
                         sequential_refit: i == 2,
-                        target: 0.0,
                         neuron_weights: if i == 2 { 0.5 } else { 0.0 },
                         alpha: 1.0,
                         beta: 1.0,
                         epochs: 2,
                         chunk: 256,
-                        storage: global::Storage::default(),
+                        ..global::Settings::default()
                     };
                     let at = format!("{what}, d = {d}, solver {i}");
                     let outcome = global::prune(&mut ffn, &x, None, &settings, |_, _| Ok(()));

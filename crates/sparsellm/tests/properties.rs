@@ -117,18 +117,7 @@ fn outcome(relu: bool, alpha: f32, beta: f32) -> sparsellm::prune::sparsellm::Ou
     let mut rng = Mt::new(5);
     let mut ffn = network(relu, 16, 40, &mut rng);
     let x = random(200, 16, &mut rng, 1.0);
-    let settings = Settings {
-        pattern: Pattern::Unstructured(0.7),
-        solver: Options::default(),
-        sequential_refit: false,
-        target: 0.0,
-        neuron_weights: 0.0,
-        alpha,
-        beta,
-        epochs: 4,
-        chunk: 50,
-        storage: Storage::default(),
-    };
+    let settings = Settings { alpha, beta, chunk: 50, ..Settings::default() };
     prune(&mut ffn, &x, None, &settings, |_, _| Ok(())).unwrap()
 }
 

@@ -121,6 +121,12 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// Zeroes the weights whose scores are among the lowest.
+    pub fn prune(&self, w: &mut Matrix, scores: Vec<f32>) {
+        let gone = self.mask(scores, w.cols, 1.0);
+        w.data.par_iter_mut().zip(gone).filter(|(_, gone)| *gone).for_each(|(w, _)| *w = 0.0);
+    }
+
     /// Marks the lowest `scores` (rows of `cols`): as many as the pattern
     /// wants, or a `share` of them, for a mask that grows. An N:M mask at a
     /// part of its size takes the lowest of those that will go.

@@ -14,7 +14,5 @@ pub fn prune(w: &mut Matrix, squared_norms: &[f32], pattern: Pattern) {
     scores.par_chunks_mut(w.cols.max(1)).for_each(|row| {
         row.iter_mut().zip(&norms).for_each(|(w, n)| *w = w.abs() * n);
     });
-    let selection = Selection { pattern, scope: Scope::Row, row_weights: None };
-    let gone = selection.mask(scores, w.cols, 1.0);
-    w.data.par_iter_mut().zip(gone).filter(|(_, gone)| *gone).for_each(|(w, _)| *w = 0.0);
+    Selection { pattern, scope: Scope::Row, row_weights: None }.prune(w, scores);
 }

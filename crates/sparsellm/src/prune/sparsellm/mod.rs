@@ -73,6 +73,24 @@ pub struct Settings {
     pub storage: Storage,
 }
 
+impl Default for Settings {
+    /// As published, at 70 %, with SwiGLU's penalties.
+    fn default() -> Self {
+        Settings {
+            pattern: Pattern::Unstructured(0.7),
+            solver: Options::default(),
+            sequential_refit: false,
+            target: 0.0,
+            neuron_weights: 0.0,
+            alpha: 5.0,
+            beta: 5.0,
+            epochs: 4,
+            chunk: 2048,
+            storage: Storage::default(),
+        }
+    }
+}
+
 /// How a feed-forward network fared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -116,7 +134,8 @@ pub fn check(ffn: &FeedForward) -> Result<()> {
 
 /// Prunes a feed-forward network in place on the calibration inputs
 /// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error,
-/// and ends the run with an error. The target leans on `reference: [tokens, d]`, biases included, where there is one.
+/// and ends the run with an error of its own. The target leans on
+/// `reference: [tokens, d]`, biases included, where there is one.
 ///
 /// # Errors
 /// Where the network's activation is neither ReLU nor SwiGLU, or the inputs are
