@@ -3,30 +3,25 @@
 
 mod common;
 
-use common::{asset, json, repository, sparsellm};
+use common::{asset, json, sparsellm};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
 
 fn family(name: &str) -> String {
-    let folder = repository().join("crates/sparsellm/tests/fixtures/families").join(name);
-    folder.display().to_string()
+    common::family(name).display().to_string()
 }
 
 /// A .npy file of `n` int64 token ids below `vocabulary`.
 fn tokens(folder: &Path, n: usize, vocabulary: i64) -> String {
-    let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({n},), }}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    let mut state = 1i64;
+    let (mut state, mut ids) = (1i64, Vec::new());
     for _ in 0..n {
         state = (state * 1103 + 12345) % 65536;
-        bytes.extend((state % vocabulary).to_le_bytes());
+        ids.extend((state % vocabulary).to_le_bytes());
     }
     let path = folder.join("tokens.npy");
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, common::npy("<i8", &format!("({n},)"), &ids)).unwrap();
     path.display().to_string()
 }
 

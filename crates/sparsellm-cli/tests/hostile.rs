@@ -6,7 +6,7 @@ mod common;
 #[path = "../../../fuzz/src/lib.rs"]
 mod readers;
 
-use common::{asset, repository, sparsellm};
+use common::{asset, family, npy, repository, sparsellm};
 use flate2::{Compression, write::GzEncoder};
 use std::{
     fs,
@@ -18,10 +18,6 @@ use tempfile::TempDir;
 
 const SAFETENSORS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-
-fn family(name: &str) -> std::path::PathBuf {
-    repository().join("crates/sparsellm/tests/fixtures/families").join(name)
-}
 
 /// A copy of a model with one file replaced, and no other weights where it is one.
 fn model_with(temp: &Path, file: &str, bytes: &[u8]) -> String {
@@ -41,12 +37,6 @@ fn model_with(temp: &Path, file: &str, bytes: &[u8]) -> String {
 
 fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
-}
-
-fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-    let length = (header.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
 }
 
 /// `of` zipped, many times over.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{asset, repository, sparsellm};
+use common::{asset, family, npy, sparsellm};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::{fs, path::Path};
@@ -50,7 +50,7 @@ fn few_tokens_and_no_damping_are_told_of_and_survived() {
 /// A copy of a half-precision model in which the linears' weights are as large as
 /// its number type has them.
 fn large_weights(to: &Path) -> String {
-    let from = repository().join("crates/sparsellm/tests/fixtures/families/llama-f16");
+    let from = family("llama-f16");
     fs::create_dir(to).unwrap();
     for name in ["config.json", "model.safetensors"] {
         fs::copy(from.join(name), to.join(name)).unwrap();
@@ -77,11 +77,8 @@ fn weights_past_half_precision_are_damped_until_they_fit() {
     let temp = TempDir::new().unwrap();
     let model = large_weights(&temp.path().join("model"));
     let ids: Vec<u8> = (0..256i32).flat_map(|i| (i * i % 60).to_le_bytes()).collect();
-    let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (256,), }\n";
-    let length = (header.len() as u16).to_le_bytes();
-    let npy = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &ids].concat();
     let tokens = temp.path().join("ids.npy").display().to_string();
-    fs::write(&tokens, npy).unwrap();
+    fs::write(&tokens, npy("<i4", "(256,)", &ids)).unwrap();
     for method in ["sparsegpt", "sparsellm", "sparsellm-plus"] {
         let out = temp.path().join(method);
         let options = ["--method", method, "--calibration", &tokens, "--sparsity", "0.5"];

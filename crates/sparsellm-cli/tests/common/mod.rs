@@ -21,6 +21,18 @@ pub fn asset(name: &str) -> String {
     repository().join("assets").join(name).display().to_string()
 }
 
+/// A family's tiny checkpoint, as the library's tests have it.
+pub fn family(name: &str) -> PathBuf {
+    repository().join("crates/sparsellm/tests/fixtures/families").join(name)
+}
+
+/// A `.npy` file with this type, shape and data.
+pub fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+}
+
 pub fn sparsellm(args: &[&str]) -> Output {
     sparsellm_command(args).output().unwrap()
 }
