@@ -2,7 +2,6 @@
 
 mod data;
 mod npy;
-mod pages;
 mod parquet;
 pub mod rows;
 mod sampling;

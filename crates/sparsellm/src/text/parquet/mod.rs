@@ -1,6 +1,10 @@
 //! Parquet files, by the `parquet` crate.
 
-use super::{pages, unwound::unwound};
+mod layout;
+mod pages;
+mod thrift;
+
+use super::unwound::unwound;
 use crate::error::{Error, Result};
 use ::parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
 use serde_json::Value;
@@ -16,6 +20,7 @@ pub(super) fn values(
     let file = File::open(path).map_err(fail)?;
     let again = file.try_clone().map_err(fail)?;
     let opened = unwound(|| {
+        pages::check_footer(&again)?;
         let reader = SerializedFileReader::new(file).map_err(|e| e.to_string())?;
         let mut columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
         columns.try_for_each(|column| pages::check(&again, column, most))?;
