@@ -7,6 +7,7 @@ use sparsellm::{
     Checkpoint, Method, Model, Settings, Tokenizer, Writer,
     checkpoint::Existing,
     perplexity, pipeline,
+    ranks::Local,
     text::{Segments, Source},
 };
 use std::{
@@ -169,7 +170,7 @@ fn read_all(path: &Path) {
 fn run(model: &Model) {
     let windows = Segments { tokens: vec![1, 2, 3, 4], seq_len: 4 };
     if model.check_seq_len(4).is_ok() {
-        let _ = perplexity(model, &windows, |_, _| Ok(()));
+        let _ = perplexity(model, &windows, &Local, |_, _| Ok(()));
     }
 }
 
@@ -177,8 +178,8 @@ fn run(model: &Model) {
 fn prune(model: &Model, output: &Path) -> sparsellm::Result<()> {
     let (run, settings) = (json!({}), Settings::of(Method::Magnitude));
     settings.check(model)?;
-    let mut writer = Writer::create(&model.checkpoint, output, &run, Existing::default())?;
-    pipeline::prune(model, None, &settings, None, &mut writer, &mut |_| Ok(()))?;
+    let mut writer = Writer::create(&model.checkpoint, output, &run, Existing::default(), &Local)?;
+    pipeline::prune(model, None, &settings, None, &mut writer, &Local, &mut |_| Ok(()))?;
     writer.finish(&run)?.publish()
 }
 

@@ -1,9 +1,9 @@
 //! The command line.
 
-use crate::progress::Progress;
+use crate::{Context, progress::Progress};
 use clap::{Parser, Subcommand};
 use sparsellm::{
-    Error, Hub, Method, Pattern, Result,
+    Error, Method, Pattern, Result,
     eval::tasks::Task,
     hub,
     prune::{Scope, Solver, sparsellm::StateType},
@@ -330,7 +330,7 @@ pub fn seq_len(model: &sparsellm::Model, asked: Option<usize>) -> Result<usize> 
 
 /// Opens the model at a path, or by its id on the hub where there is nothing
 /// at that path.
-pub fn open(model: &str, hub: &Hub) -> Result<sparsellm::Model> {
+pub fn open(model: &str, context: &Context) -> Result<sparsellm::Model> {
     let path = Path::new(model);
     if path.exists() {
         return sparsellm::Model::open(path);
@@ -341,7 +341,8 @@ pub fn open(model: &str, hub: &Hub) -> Result<sparsellm::Model> {
         )));
     }
     let mut progress = Progress::new();
-    let folder = hub.model(model, &mut |event| progress.event(&event))?;
+    let download = || context.hub.model(model, &mut |event| progress.event(&event));
+    let folder = context.ranks.after_first(download)?;
     drop(progress);
     sparsellm::Model::open(&folder)
 }

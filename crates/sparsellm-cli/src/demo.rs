@@ -5,7 +5,7 @@ use crate::{args, print, print_json, prune::overall_sparsity};
 use serde_json::{Value, json};
 use sparsellm::{
     Error, Method, Model, Result, Settings, Tokenizer, Writer, checkpoint::Existing, perplexity,
-    pipeline, text::Source,
+    pipeline, ranks::Local, text::Source,
 };
 use std::{path::Path, time::Instant};
 
@@ -52,7 +52,7 @@ pub fn run(args: &args::Demo) -> Result<()> {
         let calibration = pipeline::Calibration::new(
             source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?,
         );
-        let dense = perplexity(&model, &windows, |_, _| Ok(()))?.perplexity;
+        let dense = perplexity(&model, &windows, &Local, |_, _| Ok(()))?.perplexity;
         table.push_str(&format!("{name:12} {dense:>10.3}"));
         let mut methods = serde_json::Map::new();
         for method in Method::ALL {
@@ -61,18 +61,19 @@ pub fn run(args: &args::Demo) -> Result<()> {
             let output = folder.path().join(format!("{name}-{}", method.name()));
             let run = json!({"method": method.name()});
             let existing = Existing::default();
-            let mut writer = Writer::create(&model.checkpoint, &output, &run, existing)?;
+            let mut writer = Writer::create(&model.checkpoint, &output, &run, existing, &Local)?;
             let layers = pipeline::prune(
                 &model,
                 Some(&calibration),
                 &settings,
                 None,
                 &mut writer,
+                &Local,
                 &mut |_| Ok(()),
             )?;
             let finished = writer.finish(&run)?;
-            let pruned =
-                perplexity(&Model::open(&finished.folder())?, &windows, |_, _| Ok(()))?.perplexity;
+            let pruned = Model::open(finished.folder())?;
+            let pruned = perplexity(&pruned, &windows, &Local, |_, _| Ok(()))?.perplexity;
             table.push_str(&format!(" {pruned:>14.3}"));
             let sparsity = overall_sparsity(&model, &layers);
             methods

@@ -1,26 +1,27 @@
 //! `sparsellm eval`.
 
-use crate::{args, print, print_json, progress::Progress, stop};
+use crate::{Context, args, print, print_json, progress::Progress, stop};
 use serde_json::{Map, Value, json};
 use sparsellm::{
-    Error, Hub, Model, Result, Tokenizer,
+    Error, Model, Result, Tokenizer,
     eval::{
         Perplexity,
         tasks::{self, Item, ItemReport, Task},
     },
     perplexity,
+    ranks::Communicator,
     report::TaskReport,
     text::{Segments, Source, Use},
 };
 use std::path::Path;
 
-pub fn run(args: &args::Eval, hub: &Hub) -> Result<()> {
-    let model = args::open(&args.model, hub)?;
-    let texts = texts(&model, &args.data, args.seq_len, args.max_windows, hub)?;
-    let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit, hub)?;
+pub fn run(args: &args::Eval, context: &Context) -> Result<()> {
+    let model = args::open(&args.model, context)?;
+    let texts = texts(&model, &args.data, args.seq_len, args.max_windows, context)?;
+    let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit, context)?;
     let mut results: Vec<Value> = Vec::new();
     for (data, windows) in texts {
-        let p = measure(&model, data, &windows)?;
+        let p = measure(&model, data, &windows, context)?;
         let seq_len = windows.seq_len;
         if !args.json {
             print(&format!(
@@ -37,14 +38,16 @@ pub fn run(args: &args::Eval, hub: &Hub) -> Result<()> {
         }));
     }
     let (mut reports, mut outcomes) = (Vec::new(), Vec::new());
-    for (report, items) in ask(&model, &questions)? {
+    for (report, items) in ask(&model, &questions, &*context.ranks)? {
         if !args.json {
             print(&format!("{}\n", sentence(&report)))?;
         }
         reports.push(report);
         outcomes.extend(items);
     }
-    if let Some(path) = &args.items {
+    if let Some(path) = &args.items
+        && context.ranks.rank() == 0
+    {
         write_lines(path, &outcomes)?;
     }
     if args.json {
@@ -91,7 +94,7 @@ pub fn questions(
     tasks: &[args::AskedTask],
     folder: Option<&Path>,
     limit: Option<usize>,
-    hub: &Hub,
+    context: &Context,
 ) -> Result<Vec<(Task, Vec<Item>)>> {
     let load = |asked: &args::AskedTask| {
         let file = match (&asked.file, folder) {
@@ -100,7 +103,9 @@ pub fn questions(
             (None, None) => {
                 let [id, path] = asked.task.on_hub();
                 let mut progress = Progress::new();
-                hub.dataset_file(id, path, &mut |event| progress.event(&event))?
+                let download =
+                    || context.hub.dataset_file(id, path, &mut |event| progress.event(&event));
+                context.ranks.after_first(download)?
             }
         };
         Ok((asked.task, tasks::load(asked.task, &file, limit)?))
@@ -112,6 +117,7 @@ pub fn questions(
 pub fn ask(
     model: &Model,
     questions: &[(Task, Vec<Item>)],
+    ranks: &dyn Communicator,
 ) -> Result<Vec<(TaskReport, Vec<ItemReport>)>> {
     if questions.is_empty() {
         return Ok(Vec::new());
@@ -120,7 +126,7 @@ pub fn ask(
     let ask = |(task, items): &(Task, Vec<Item>)| {
         let mut progress = Progress::new();
         let told = |done, of| progress.layers(task.name(), done, of);
-        tasks::evaluate(model, &tokenizer, *task, items, told)
+        tasks::evaluate(model, &tokenizer, *task, items, ranks, told)
     };
     questions.iter().map(ask).collect()
 }
@@ -132,12 +138,12 @@ pub fn texts<'a>(
     files: &'a [String],
     seq_len: Option<usize>,
     max_windows: Option<usize>,
-    hub: &Hub,
+    context: &Context,
 ) -> Result<Vec<(&'a str, Segments)>> {
     let seq_len = args::seq_len(model, seq_len)?;
     let windows = |file: &'a String| {
         let tokenizer = || Tokenizer::of(&model.checkpoint);
-        let source = find(file, Use::Evaluation, hub)?;
+        let source = find(file, Use::Evaluation, context)?;
         let windows = source.windows(seq_len, max_windows, tokenizer)?;
         Ok((file.as_str(), windows))
     };
@@ -145,15 +151,22 @@ pub fn texts<'a>(
 }
 
 /// A text's source, with progress where it has to be downloaded.
-pub fn find(argument: &str, purpose: Use, hub: &Hub) -> Result<Source> {
+pub fn find(argument: &str, purpose: Use, context: &Context) -> Result<Source> {
     let mut progress = Progress::new();
-    Source::find(argument, purpose, hub, &mut |event| progress.event(&event))
+    let find =
+        || Source::find(argument, purpose, &context.hub, &mut |event| progress.event(&event));
+    context.ranks.after_first(find)
 }
 
 /// Measures a model on windows of `data`, with progress.
-pub fn measure(model: &Model, data: &str, windows: &Segments) -> Result<Perplexity> {
+pub fn measure(
+    model: &Model,
+    data: &str,
+    windows: &Segments,
+    context: &Context,
+) -> Result<Perplexity> {
     let mut progress = Progress::new();
-    perplexity(model, windows, |done, of| {
+    perplexity(model, windows, &*context.ranks, |done, of| {
         progress.layers(data, done, of);
         stop::check()
     })

@@ -1,15 +1,15 @@
 //! `sparsellm inspect`.
 
-use crate::{args, print, print_json};
+use crate::{Context, args, print, print_json};
 use serde_json::json;
-use sparsellm::{Hub, Result, prune::pattern};
+use sparsellm::{Result, prune::pattern};
 use std::collections::BTreeSet;
 
 /// The N:M patterns looked for.
 const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (6, 8), (7, 8)];
 
-pub fn run(args: &args::Inspect, hub: &Hub) -> Result<()> {
-    let model = args::open(&args.model, hub)?;
+pub fn run(args: &args::Inspect, context: &Context) -> Result<()> {
+    let model = args::open(&args.model, context)?;
     let prunable: BTreeSet<String> = (0..model.shape().layers)
         .flat_map(|i| {
             let prefix = model.family.layer_prefix(i);

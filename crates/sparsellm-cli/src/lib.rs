@@ -12,45 +12,117 @@ mod stop;
 mod sweep;
 
 use clap::Parser;
-use sparsellm::{Error, Hub, Result};
-use std::{io::Write, path::Path, process::ExitCode};
+use sparsellm::{
+    Error, Hub, Result,
+    ranks::{self, Communicator},
+};
+use std::{
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// As much stack as the main thread has.
 const STACK: usize = 8 << 20;
 
+/// How long a rank waits with its error for the first one's: where all have the
+/// same, it is told once.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a command works with besides its arguments.
+struct Context {
+    hub: Hub,
+    ranks: Box<dyn Communicator>,
+}
+
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
-    let args = args::Args::parse();
-    let threads = args.threads.unwrap_or(0);
+    let args = args::Args::try_parse();
+    let job = match ranks::join() {
+        Ok(job) => job,
+        Err(e) => {
+            eprintln!("error: {e}");
+            return ExitCode::from(2);
+        }
+    };
+    SILENT.store(ranks::world().rank() > 0, Ordering::Relaxed);
+    let args = match args {
+        Ok(args) => args,
+        Err(e) => {
+            if !silent() {
+                let _ = e.print();
+            }
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    let threads = args.threads.or(job.threads).unwrap_or(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
     let pool = match pool {
         Ok(pool) => pool,
-        Err(e) => {
-            eprintln!("error: cannot start {threads} threads: {e}");
-            return ExitCode::from(1);
-        }
+        Err(e) => return failed(&Error::Invalid(format!("cannot start {threads} threads: {e}"))),
     };
-    let hub = Hub::from_env(args.offline);
     // One of the threads drives the run: from outside, each of many small
     // operations would wake a thread and wait for it.
-    let result = pool.install(|| match args.command {
-        args::Command::Prune(args) => prune::run(&args, &hub),
-        args::Command::Eval(args) => eval::run(&args, &hub),
-        args::Command::Sweep(args) => sweep::run(&args, &hub),
-        args::Command::Inspect(args) => inspect::run(&args, &hub),
-        args::Command::Demo(args) => demo::run(&args),
-    });
-    match result {
+    match pool.install(|| run(args)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
+        Err(e) => failed(&e),
+    }
+}
+
+fn run(args: args::Args) -> Result<()> {
+    let context = Context { hub: Hub::from_env(args.offline), ranks: ranks::world() };
+    match args.command {
+        args::Command::Prune(args) => prune::run(&args, &context),
+        args::Command::Eval(args) => eval::run(&args, &context),
+        args::Command::Inspect(args) => inspect::run(&args, &context),
+        _ if context.ranks.size() > 1 => Err(Error::Usage(
+            "sweep and demo run in one process; start prune and eval on several".into(),
+        )),
+        args::Command::Sweep(args) => sweep::run(&args, &context),
+        args::Command::Demo(args) => demo::run(&args),
+    }
+}
+
+/// Tells an error, and ends all ranks.
+fn failed(e: &Error) -> ExitCode {
+    let status = if matches!(e, Error::Usage(_)) { 2 } else { 1 };
+    let ranks = ranks::world();
+    match (ranks.rank(), ranks.size()) {
+        (_, 1) => eprintln!("error: {e}"),
+        (0, _) => {
             eprintln!("error: {e}");
-            ExitCode::from(if matches!(e, Error::Usage(_)) { 2 } else { 1 })
+            ranks.abort(status);
         }
+        (rank, size) => {
+            std::thread::sleep(PATIENCE);
+            eprintln!("error on rank {rank} of {size}: {e}");
+            ranks.abort(status);
+        }
+    }
+    ExitCode::from(status as u8)
+}
+
+/// Whether another rank speaks: all but the first say nothing but their errors.
+fn silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Prints a line to stderr.
+fn note(text: &str) {
+    if !silent() {
+        eprintln!("{text}");
     }
 }
 
 /// Prints to stdout; a reader that has gone away is no error.
 fn print(text: &str) -> Result<()> {
+    if silent() {
+        return Ok(());
+    }
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
         _ => Ok(()),

@@ -1,5 +1,6 @@
 //! Progress on stderr: a bar where it is a terminal, plain lines where not.
 
+use crate::{note, silent};
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
@@ -11,7 +12,7 @@ const BYTES: &str = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {left}  {w
 
 /// Shows what a run does.
 pub struct Progress {
-    /// Absent where stderr is no terminal.
+    /// Absent where stderr is no terminal, or another rank speaks.
     bar: Option<ProgressBar>,
     layer: usize,
     of: usize,
@@ -21,7 +22,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new() -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && !silent()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             set_style(&bar, LAYERS);
             bar
@@ -36,7 +37,7 @@ impl Progress {
             bar.set_position(done as u64);
             bar.set_message(what.to_string());
         } else if done == of {
-            eprintln!("{what}: {of} layers done");
+            note(&format!("{what}: {of} layers done"));
         }
     }
 
@@ -75,7 +76,8 @@ impl Progress {
                 if let Some(bar) = &self.bar {
                     bar.inc(1);
                 } else if report.kept_epoch > 0 {
-                    eprintln!("layer {} kept epoch {}", report.index, report.kept_epoch);
+                    let (index, epoch) = (report.index, report.kept_epoch);
+                    note(&format!("layer {index} kept epoch {epoch}"));
                 }
             }
             Event::Warning(text) => self.print(&format!("warning: {text}")),
@@ -84,7 +86,7 @@ impl Progress {
 
     fn download(&mut self, file: &str, done: u64, of: u64) {
         match &self.bar {
-            None if done == of => eprintln!("{file}: {} downloaded", HumanBytes(of)),
+            None if done == of => note(&format!("{file}: {} downloaded", HumanBytes(of))),
             None => {}
             Some(bar) if self.file == file => bar.set_position(done),
             Some(bar) => {
@@ -103,14 +105,14 @@ impl Progress {
     fn print(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => note(text),
         }
     }
 
     fn line(&self, text: String, detail: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => bar.set_message(text),
-            None => eprintln!("{text}{}", detail()),
+            None => note(&format!("{text}{}", detail())),
         }
     }
 }

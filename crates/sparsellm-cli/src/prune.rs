@@ -1,12 +1,13 @@
 //! `sparsellm prune`.
 
 use crate::{
-    args, args::label, eval, print, print_json, profile::Ledger, progress::Progress, stop,
+    Context, args, args::label, eval, note, print, print_json, profile::Ledger, progress::Progress,
+    stop,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sparsellm::{
-    Error, Hub, Model, Result, Settings, Tokenizer, Writer,
+    Error, Model, Result, Settings, Tokenizer, Writer,
     checkpoint::{self, Existing, REPORT},
     pipeline::{self, Calibration},
     profile::{Phase, phase},
@@ -15,27 +16,33 @@ use sparsellm::{
 };
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-pub fn run(args: &args::Prune, hub: &Hub) -> Result<()> {
-    stop::watch()?;
+pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
+    let ranks = &*context.ranks;
+    stop::watch(ranks)?;
     let started = Instant::now();
-    let model = args::open(&args.model, hub)?;
+    let model = args::open(&args.model, context)?;
     let settings = settings(args);
     settings.check(&model)?;
-    let calibration = calibration(args, &settings, &model, hub)?.map(Calibration::new);
+    let calibration = calibration(args, &settings, &model, context)?.map(Calibration::new);
     let texts = match args.eval.as_slice() {
         [] => Vec::new(),
-        files => eval::texts(&model, files, args.seq_len, args.max_windows, hub)?,
+        files => eval::texts(&model, files, args.seq_len, args.max_windows, context)?,
     };
     let segments = calibration.as_ref().map(|c| &c.segments);
-    let identity = identity(args, &model, &settings, segments)?;
-    let job = Job { args, model: &model, settings: &settings, texts: &texts, identity, started };
-    if args.resume
-        && let Some(layers) = checkpoint::finished(&args.output, &job.identity)
-    {
-        return job.tell_again(&layers);
+    let identity = match ranks.rank() {
+        0 => identity(args, &model, &settings, segments)?,
+        _ => Value::Null, // the first's counts
+    };
+    let (settings, texts) = (&settings, &texts);
+    let job = Job { args, model: &model, settings, texts, identity, started, context };
+    if args.resume {
+        let finished = || checkpoint::finished(&args.output, &job.identity);
+        if let Value::Array(layers) = ranks.told(|| Ok(finished().into()))? {
+            return job.tell_again(&layers);
+        }
     }
     let existing = Existing { replace: args.force, resume: args.resume };
-    let writer = Writer::create(&model.checkpoint, &args.output, &job.identity, existing)?;
+    let writer = Writer::create(&model.checkpoint, &args.output, &job.identity, existing, ranks)?;
     job.work(calibration.as_ref(), writer).map_err(|e| match checkpoint::unfinished(&args.output) {
         0 => e,
         _ if matches!(e, Error::Usage(_)) => e,
@@ -54,6 +61,7 @@ struct Job<'a> {
     /// All that decides the result.
     identity: Value,
     started: Instant,
+    context: &'a Context,
 }
 
 impl Job<'_> {
@@ -71,6 +79,7 @@ impl Job<'_> {
             self.settings,
             args.memory,
             &mut writer,
+            &*self.context.ranks,
             &mut |event| {
                 progress.event(&event);
                 stop::check()
@@ -82,9 +91,11 @@ impl Job<'_> {
         let finished = phase(Phase::Write, || writer.finish(&record))?;
         let ledger = ledger.map(Ledger::close);
         let seconds = (self.started.elapsed() - evaluation).as_secs_f64();
-        let pruned = self.measure_at(&finished.folder())?;
+        let pruned = self.measure_at(finished.folder())?;
         let report = self.report(layers, seconds, (dense, pruned));
-        write_html(&report, &record, &finished.folder())?;
+        if self.context.ranks.rank() == 0 {
+            write_html(&report, &record, finished.folder())?;
+        }
         finished.publish()?;
         self.tell(&report, ledger.as_ref())
     }
@@ -95,14 +106,17 @@ impl Job<'_> {
         let read = |layer| LayerReport::deserialize(layer);
         let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
         let layers = layers.map_err(|e| Error::Invalid(format!("{output}: its record: {e}")))?;
-        eprintln!("{output}: this run was finished before");
+        note(&format!("{output}: this run was finished before"));
         let measured = (self.measure(self.model)?, self.measure_at(&self.args.output)?);
         self.tell(&self.report(layers, 0.0, measured), None)
     }
 
     /// A model's perplexity on each text.
     fn measure(&self, model: &Model) -> Result<Vec<f64>> {
-        let each = self.texts.iter().map(|(data, windows)| eval::measure(model, data, windows));
+        let each = self
+            .texts
+            .iter()
+            .map(|(data, windows)| eval::measure(model, data, windows, self.context));
         each.map(|p| p.map(|p| p.perplexity)).collect()
     }
 
@@ -134,16 +148,22 @@ impl Job<'_> {
             method: self.settings.method.name().into(),
             sparsity: overall_sparsity(self.model, &layers),
             seconds,
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: self.largest(peak_rss_bytes()),
             perplexity,
             layers,
         }
     }
 
+    /// The largest of the ranks' values.
+    fn largest(&self, value: u64) -> u64 {
+        let ranks = self.context.ranks.each(value as f64);
+        ranks.into_iter().fold(0, |largest, value| largest.max(value as u64))
+    }
+
     /// Prints the report.
     fn tell(&self, report: &PruneReport, ledger: Option<&Ledger>) -> Result<()> {
         if let Some(ledger) = ledger {
-            eprint!("{ledger}");
+            note(ledger.to_string().trim_end());
         }
         if self.args.json {
             return match ledger {
@@ -152,7 +172,7 @@ impl Job<'_> {
             };
         }
         print(&format!(
-            "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory\n",
+            "{}: {} of {} layers at {:.2} % sparsity by {}, in {:.1} s with {:.2} GB of memory{}\n",
             report.output,
             report.layers.len(),
             self.model.shape().layers,
@@ -160,6 +180,10 @@ impl Job<'_> {
             report.method,
             report.seconds,
             report.peak_rss_bytes as f64 / 1e9,
+            match self.context.ranks.size() {
+                1 => String::new(),
+                ranks => format!(" on each of {ranks} ranks"),
+            },
         ))?;
         for p in &report.perplexity {
             let (data, windows, seq_len) = (&p.data, p.windows, p.seq_len);
@@ -261,7 +285,7 @@ pub fn calibration(
     args: &args::Prune,
     settings: &Settings,
     model: &Model,
-    hub: &Hub,
+    context: &Context,
 ) -> Result<Option<Segments>> {
     if !settings.needs_text() {
         return Ok(None);
@@ -274,7 +298,7 @@ pub fn calibration(
     };
     let seq_len = args::seq_len(model, args.seq_len)?;
     let tokenizer = || Tokenizer::of(&model.checkpoint);
-    let source = eval::find(file, Use::Calibration, hub)?;
+    let source = eval::find(file, Use::Calibration, context)?;
     source.segments(args.samples, seq_len, args.seed, tokenizer).map(Some)
 }
 

@@ -20,6 +20,7 @@ use sparsellm::{
         solver::Problem,
         sparsellm::{Relu, Settings, SwiGlu, Updates, prune},
     },
+    ranks::Local,
 };
 use std::fmt;
 
@@ -157,13 +158,13 @@ fn factor(bencher: Bencher, shape: Shape) {
     let flops = 2 * shape.d_ff.pow(3) / 3;
     bencher
         .counter(ItemsCount::new(flops))
-        .bench_local(|| black_box(InverseFactor::new(&gram, 0.01)));
+        .bench_local(|| black_box(InverseFactor::new(&gram, 0.01, &Local)));
 }
 
 /// The first linear pruned by one solver; elements are weights.
 fn solve(bencher: Bencher, shape: Shape, solver: Solver, scope: Scope, pattern: Pattern) {
     let options = Options { solver, scope, ..Options::default() };
-    let Some(problem) = Problem::new(&gram_of(shape.d), options) else { return };
+    let Some(problem) = Problem::new(&gram_of(shape.d), options, &Local) else { return };
     let w = random(shape.d_ff, shape.d, 4);
     bencher.counter(ItemsCount::new(w.data.len())).with_inputs(|| w.clone()).bench_local_values(
         |mut w| {
@@ -192,12 +193,12 @@ fn solve_admm(bencher: Bencher, shape: Shape) {
 #[divan::bench(args = SHAPES, sample_count = 3)]
 fn weights(bencher: Bencher, shape: Shape) {
     let gram = gram_of(shape.d_ff);
-    let Some(factor) = InverseFactor::new(&gram, 0.01) else { return };
+    let Some(factor) = InverseFactor::new(&gram, 0.01, &Local) else { return };
     let w = random(shape.d, shape.d_ff, 5);
     let flops = 4 * shape.d * shape.d_ff.pow(2);
     bencher
         .counter(ItemsCount::new(flops))
-        .bench_local(|| black_box(factor.least_squares(&w, TOKENS, &w)));
+        .bench_local(|| black_box(factor.least_squares(w.view(), TOKENS, w.view())));
 }
 
 /// z (and s) of one chunk; elements are those of z.
@@ -228,7 +229,7 @@ fn sparsellm_two_epochs(bencher: Bencher, shape: Shape) {
         Settings { alpha: 1.0, beta: 1.0, epochs: 2, chunk: TOKENS, ..Settings::default() };
     let (ffn, x) = (feed_forward(shape, false), tokens(shape.d));
     bencher.with_inputs(|| ffn.clone()).bench_local_values(|mut ffn| {
-        prune(&mut ffn, &x, None, &settings, |_, _| Ok(())).map(|_| ffn)
+        prune(&mut ffn, &x, None, &settings, &Local, |_, _| Ok(())).map(|_| ffn)
     });
 }
 

@@ -5,7 +5,9 @@
 //! measured against: magnitude, Wanda, SparseGPT.
 //!
 //! ```no_run
-//! use sparsellm::{Model, Settings, Tokenizer, Writer, checkpoint::Existing, pipeline, text::Source};
+//! use sparsellm::{
+//!     Model, Settings, Tokenizer, Writer, checkpoint::Existing, pipeline, ranks::Local, text::Source,
+//! };
 //! use serde_json::json;
 //! # fn main() -> sparsellm::Result<()> {
 //! let model = Model::open("SmolLM2-135M".as_ref())?;
@@ -14,9 +16,9 @@
 //! let calibration = pipeline::Calibration::new(segments);
 //! let run = json!({ "calibration": "train.txt" });
 //! let mut writer =
-//!     Writer::create(&model.checkpoint, "pruned".as_ref(), &run, Existing::default())?;
+//!     Writer::create(&model.checkpoint, "pruned".as_ref(), &run, Existing::default(), &Local)?;
 //! let layers = pipeline::prune(
-//!     &model, Some(&calibration), &Settings::default(), None, &mut writer,
+//!     &model, Some(&calibration), &Settings::default(), None, &mut writer, &Local,
 //!     &mut |event| Ok(println!("{event:?}")),
 //! )?;
 //! writer.finish(&json!({ "layers": layers }))?.publish()
@@ -37,6 +39,7 @@ pub mod model;
 pub mod pipeline;
 pub mod profile;
 pub mod prune;
+pub mod ranks;
 pub mod report;
 pub mod settings;
 pub mod text;

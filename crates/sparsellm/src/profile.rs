@@ -29,6 +29,8 @@ pub enum Phase {
     A,
     /// The z- and s-updates of the global method.
     Z,
+    /// Sums, factors and rows told to the other ranks, and waiting for theirs.
+    Exchange,
     /// Weights to their stored type and to the disk.
     Write,
     /// Whatever else there is.
@@ -55,7 +57,7 @@ struct Sums {
 
 impl Phase {
     /// Every phase, in the order of a layer.
-    pub const ALL: [Phase; 10] = [
+    pub const ALL: [Phase; 11] = [
         Phase::Read,
         Phase::Forward,
         Phase::Gram,
@@ -64,6 +66,7 @@ impl Phase {
         Phase::Weights,
         Phase::A,
         Phase::Z,
+        Phase::Exchange,
         Phase::Write,
         Phase::Rest,
     ];
@@ -79,6 +82,7 @@ impl Phase {
             Phase::Weights => "weights",
             Phase::A => "a",
             Phase::Z => "z, s",
+            Phase::Exchange => "exchange",
             Phase::Write => "write",
             Phase::Rest => "rest",
         }

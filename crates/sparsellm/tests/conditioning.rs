@@ -13,6 +13,7 @@ use sparsellm::{
         sparsegpt::Sweep,
         sparsellm as global,
     },
+    ranks::Local,
 };
 
 const WIDTHS: [usize; 4] = [8, 32, 128, 512];
@@ -79,7 +80,7 @@ fn no_hessian_stops_a_solver() {
             for (i, options) in solvers().into_iter().enumerate() {
                 for pattern in [Pattern::Unstructured(0.5), "2:4".parse().unwrap()] {
                     let at = format!("{what}, d = {d}, solver {i}, {pattern}");
-                    let problem = Problem::new(&gram, options).expect(&at);
+                    let problem = Problem::new(&gram, options, &Local).expect(&at);
                     let used = problem.factor.damping;
                     assert!(used >= options.damping && used.is_finite(), "{at}: {used}");
                     let mut w = matrix(16, d, &mut Mt::new(1), 0.1);
@@ -99,7 +100,7 @@ fn without_damping_a_singular_hessian_has_it_raised() {
             let mut gram = Gram::new(d);
             gram.add(x.view());
             let options = Options { damping: 0.0, ..Options::default() };
-            let used = Problem::new(&gram, options).unwrap().factor.damping;
+            let used = Problem::new(&gram, options, &Local).unwrap().factor.damping;
             let singular = ["one token", "all features equal", "every feature twice"];
             if singular.contains(&what) {
                 assert!(used > 0.0, "{what}, d = {d}: {used}");
@@ -153,7 +154,8 @@ fn no_hessian_stops_the_global_method() {
                         ..global::Settings::default()
                     };
                     let at = format!("{what}, d = {d}, solver {i}");
-                    let outcome = global::prune(&mut ffn, &x, None, &settings, |_, _| Ok(()));
+                    let outcome =
+                        global::prune(&mut ffn, &x, None, &settings, &Local, |_, _| Ok(()));
                     let outcome = outcome.unwrap_or_else(|e| panic!("{at}: {e}"));
                     assert!(outcome.kept_epoch >= 1, "{at}");
                     assert!(outcome.errors[outcome.kept_epoch - 1].is_finite(), "{at}");

@@ -12,6 +12,7 @@ use sparsellm::{
         sparsegpt::Sweep,
         sparsellm::{Settings, StateType, Storage, memory, prune},
     },
+    ranks::Local,
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -110,10 +111,10 @@ fn peak_memory_follows_the_law() {
         let reference = || settings.sequential_refit.then(|| random(n, d, 9, 1.0));
         // faer keeps packing buffers per thread, sized for the processor's caches
         // and mostly never touched: a first run makes them.
-        prune(&mut ffn.clone(), &x, reference(), &settings, |_, _| Ok(())).unwrap();
+        prune(&mut ffn.clone(), &x, reference(), &settings, &Local, |_, _| Ok(())).unwrap();
         let before = NOW.load(Relaxed);
         PEAK.store(before, Relaxed);
-        prune(&mut ffn, &x, reference(), &settings, |_, _| Ok(())).unwrap();
+        prune(&mut ffn, &x, reference(), &settings, &Local, |_, _| Ok(())).unwrap();
         let used = (PEAK.load(Relaxed) - before) as f64;
         let threads = rayon::current_num_threads();
         let law_at = |threads| {

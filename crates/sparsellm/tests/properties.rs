@@ -13,6 +13,7 @@ use sparsellm::{
         sparsegpt::Sweep,
         sparsellm::{Relu, Settings, Storage, SwiGlu, Updates, prune},
     },
+    ranks::Local,
 };
 
 fn random(rows: usize, cols: usize, rng: &mut Mt, scale: f32) -> Matrix {
@@ -81,7 +82,7 @@ proptest! {
             settings.solver.scope = Scope::Matrix;
         }
         let reference = plus.then(|| random(n, d, &mut rng, 1.0));
-        let outcome = prune(&mut ffn, &x, reference, &settings, |_, _| Ok(())).unwrap();
+        let outcome = prune(&mut ffn, &x, reference, &settings, &Local, |_, _| Ok(())).unwrap();
         let kept = outcome.errors[outcome.kept_epoch - 1];
         prop_assert!(kept.is_finite() && kept <= outcome.errors[0]);
         let linears: Vec<&Linear> = match &ffn {
@@ -118,7 +119,7 @@ fn outcome(relu: bool, alpha: f32, beta: f32) -> sparsellm::prune::sparsellm::Ou
     let mut ffn = network(relu, 16, 40, &mut rng);
     let x = random(200, 16, &mut rng, 1.0);
     let settings = Settings { alpha, beta, chunk: 50, ..Settings::default() };
-    prune(&mut ffn, &x, None, &settings, |_, _| Ok(())).unwrap()
+    prune(&mut ffn, &x, None, &settings, &Local, |_, _| Ok(())).unwrap()
 }
 
 #[test]

@@ -7,6 +7,7 @@ use common::{Case, cases};
 use sparsellm::{
     linalg::{Gram, Matrix, matmul, matmul_nt},
     prune::{Options, Problem, Scope, Solver, magnitude, refit::refit, sparsegpt::Sweep, wanda},
+    ranks::Local,
 };
 
 /// A case's solver settings.
@@ -37,10 +38,10 @@ fn local_methods_agree_with_numpy() {
         let mut gram = Gram::new(x.cols);
         gram.add(x.view());
         let (pattern, norms) = (case.pattern(), gram.diagonal());
-        let problem = Problem::new(&gram, options(&case)).unwrap();
+        let problem = Problem::new(&gram, options(&case), &Local).unwrap();
         match case.metadata["method"].as_str() {
-            "magnitude" => problem.prune_by(&mut w, |w, _| magnitude::prune(w, pattern)),
-            "wanda" => problem.prune_by(&mut w, |w, _| wanda::prune(w, &norms, pattern)),
+            "magnitude" => problem.prune_by(&mut w, |w, _, _| magnitude::prune(w, pattern, &Local)),
+            "wanda" => problem.prune_by(&mut w, |w, _, _| wanda::prune(w, &norms, pattern, &Local)),
             "sparsegpt" | "admm" => problem.prune(&mut w, pattern, None),
             other => panic!("{other}"),
         }

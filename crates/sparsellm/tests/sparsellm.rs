@@ -9,6 +9,7 @@ use sparsellm::{
     linalg::Matrix,
     model::{Activation, FeedForward, Linear},
     prune::{Options, Scope, sparsegpt::Sweep, sparsellm as global},
+    ranks::Local,
 };
 
 fn linear(case: &Case, name: &'static str, bias: Option<&str>) -> Linear {
@@ -59,7 +60,7 @@ fn the_global_method_agrees_with_numpy() {
         };
         let reference = case.has("R").then(|| case.matrix("R"));
         let outcome =
-            global::prune(&mut ffn, &case.matrix("X"), reference, &settings, |_, _| Ok(()))
+            global::prune(&mut ffn, &case.matrix("X"), reference, &settings, &Local, |_, _| Ok(()))
                 .unwrap();
         for (got, want) in outcome.errors.iter().zip(case.vector("errors")) {
             assert!((got / want - 1.0).abs() < 1e-3, "{place}: E {got} against {want}");

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sparsellm::{
     Model, Tokenizer,
     eval::tasks::{self, Item, Task},
+    ranks::Local,
 };
 use std::path::{Path, PathBuf};
 
@@ -64,7 +65,8 @@ fn scores_are_lm_evals() {
 }
 
 fn check(model: &Model, tokenizer: &Tokenizer, task: Task, items: &[Item], want: &Value) {
-    let (report, outcomes) = tasks::evaluate(model, tokenizer, task, items, |_, _| {}).unwrap();
+    let (report, outcomes) =
+        tasks::evaluate(model, tokenizer, task, items, &Local, |_, _| {}).unwrap();
     let place = |i: usize| format!("{} {} question {i}", model.architecture, task.name());
     for (i, (got, want)) in outcomes.iter().zip(want["documents"].as_array().unwrap()).enumerate() {
         for (got, want) in

@@ -3,18 +3,19 @@
 
 mod recipe;
 
-use crate::{args, args::label, eval, json_text, print, print_json, prune};
+use crate::{Context, args, args::label, eval, json_text, print, print_json, prune};
 pub use recipe::Recipe;
 use recipe::{Cell, Evaluate};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sparsellm::{
-    Error, Event, Hub, Model, Result, Writer,
+    Error, Event, Model, Result, Writer,
     checkpoint::{Existing, PARTIAL},
     eval::tasks::{Item, Task},
     perplexity,
     pipeline::{self, Calibration},
+    ranks::Local,
     report::{self, Dense, Measured, Run, Sweep, TaskReport},
     text::Segments,
 };
@@ -29,24 +30,24 @@ use std::{
 /// What a sweep's folder holds of finished work, one file a run.
 const DONE: &str = "runs";
 
-pub fn run(args: &args::Sweep, hub: &Hub) -> Result<()> {
+pub fn run(args: &args::Sweep, context: &Context) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
     let cells = recipe.cells()?;
-    let models = open(&cells, hub)?;
+    let models = open(&cells, context)?;
     let folder = Folder::open(&args.output)?;
     let version = env!("CARGO_PKG_VERSION").into();
     let mut sweep = Sweep { title: recipe.title, version, dense: Vec::new(), runs: Vec::new() };
     let (mut failures, mut skipped, mut number) = (Vec::new(), 0, 0);
     for (model, of_model) in models {
         // What a model alone decides is made once for all its runs.
-        let mut subject = Subject::new(model, &recipe.evaluate, hub)?;
+        let mut subject = Subject::new(model, &recipe.evaluate, context)?;
         let (mut dense, _) = folder.recall(&subject.digest, || subject.dense())?;
         dense.model = of_model[0].model.clone();
         sweep.dense.push(dense);
         for cell in of_model {
             number += 1;
             let place = format!("[{number}/{}] {}", cells.len(), cell.name);
-            match subject.run(cell, &folder, hub) {
+            match subject.run(cell, &folder, context) {
                 Ok((run, done_before)) => {
                     skipped += usize::from(done_before);
                     eprintln!("{place}: {}", outcome(&run, done_before));
@@ -82,11 +83,11 @@ pub fn run(args: &args::Sweep, hub: &Hub) -> Result<()> {
 
 /// Opens every model, with its runs, and looks at every run's settings, so that
 /// a mistake in the last line of a recipe does not show after a night.
-fn open<'a>(cells: &'a [Cell], hub: &Hub) -> Result<Vec<(Model, &'a [Cell])>> {
+fn open<'a>(cells: &'a [Cell], context: &Context) -> Result<Vec<(Model, &'a [Cell])>> {
     let of_one_model = cells.chunk_by(|a, b| a.args.model == b.args.model);
     of_one_model
         .map(|cells| {
-            let model = args::open(&cells[0].args.model, hub)?;
+            let model = args::open(&cells[0].args.model, context)?;
             for cell in cells {
                 let checked = prune::settings(&cell.args).check(&model);
                 checked.map_err(|e| Error::Usage(format!("{}: {e}", cell.name)))?;
@@ -120,17 +121,17 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(model: Model, evaluate: &Evaluate, hub: &Hub) -> Result<Subject> {
+    fn new(model: Model, evaluate: &Evaluate, context: &Context) -> Result<Subject> {
         let (data, seq_len) = (&evaluate.data, evaluate.seq_len);
         let texts = match data.as_slice() {
             [] => Vec::new(),
-            _ => eval::texts(&model, data, seq_len, evaluate.max_windows, hub)?,
+            _ => eval::texts(&model, data, seq_len, evaluate.max_windows, context)?,
         };
         let texts: Vec<_> = texts.into_iter().map(|(data, w)| (label(data), w)).collect();
         let asked = |task: &String| task.parse().map_err(Error::Usage);
         let tasks = evaluate.tasks.iter().map(asked).collect::<Result<Vec<args::AskedTask>>>()?;
         let folder = evaluate.task_data.as_deref().map(Path::new);
-        let questions = eval::questions(&tasks, folder, evaluate.limit, hub)?;
+        let questions = eval::questions(&tasks, folder, evaluate.limit, context)?;
         let digest = digest(&(
             env!("CARGO_PKG_VERSION"),
             model.checkpoint.digest()?,
@@ -148,18 +149,19 @@ impl Subject {
 
     fn measure(&self, model: &Model) -> Result<(Vec<Measured>, Vec<TaskReport>)> {
         let texts = self.texts.iter().map(|(data, windows)| {
-            let perplexity = perplexity(model, windows, |_, _| Ok(()))?.perplexity;
+            let perplexity = perplexity(model, windows, &Local, |_, _| Ok(()))?.perplexity;
             let (windows, seq_len) = (windows.count(), windows.seq_len);
             Ok(Measured { data: data.clone(), perplexity, windows, seq_len })
         });
-        let tasks = eval::ask(model, &self.questions)?.into_iter().map(|(report, _)| report);
+        let tasks =
+            eval::ask(model, &self.questions, &Local)?.into_iter().map(|(report, _)| report);
         Ok((texts.collect::<Result<_>>()?, tasks.collect()))
     }
 
     /// One run, and whether it had been done before.
-    fn run(&mut self, cell: &Cell, folder: &Folder, hub: &Hub) -> Result<(Run, bool)> {
+    fn run(&mut self, cell: &Cell, folder: &Folder, context: &Context) -> Result<(Run, bool)> {
         let settings = prune::settings(&cell.args);
-        let calibration = self.calibration(cell, &settings, hub)?;
+        let calibration = self.calibration(cell, &settings, context)?;
         let segments = calibration.as_ref().map(|c| &c.segments);
         let digest = digest(&(&self.digest, format!("{settings:?}"), segments));
         let (mut run, done_before) = folder.recall(&digest, || {
@@ -168,7 +170,8 @@ impl Subject {
             let temp = folder.temporary()?;
             let output = temp.path().join(&digest);
             let (nothing, existing) = (json!({}), Existing::default());
-            let mut writer = Writer::create(&self.model.checkpoint, &output, &nothing, existing)?;
+            let mut writer =
+                Writer::create(&self.model.checkpoint, &output, &nothing, existing, &Local)?;
             let mut warn = |event: Event| {
                 if let Event::Warning(text) = event {
                     eprintln!("warning: {text}");
@@ -182,11 +185,12 @@ impl Subject {
                 &settings,
                 cell.args.memory,
                 &mut writer,
+                &Local,
                 &mut warn,
             )?;
             let finished = writer.finish(&nothing)?;
             let (seconds, peak) = (started.elapsed().as_secs_f64(), prune::peak_rss_bytes());
-            let (perplexity, tasks) = self.measure(&Model::open(&finished.folder())?)?;
+            let (perplexity, tasks) = self.measure(&Model::open(finished.folder())?)?;
             Ok(Run {
                 model: String::new(),
                 method: String::new(),
@@ -213,14 +217,14 @@ impl Subject {
         &mut self,
         cell: &Cell,
         settings: &sparsellm::Settings,
-        hub: &Hub,
+        context: &Context,
     ) -> Result<Option<Rc<Calibration>>> {
         let args = &cell.args;
         let key = format!("{:?}", (&args.calibration, args.samples, args.seq_len, args.seed));
         if let Some(calibration) = self.calibrations.get(&key).filter(|_| settings.needs_text()) {
             return Ok(Some(calibration.clone()));
         }
-        let segments = prune::calibration(args, settings, &self.model, hub)?;
+        let segments = prune::calibration(args, settings, &self.model, context)?;
         Ok(segments.map(|segments| {
             let calibration = Rc::new(Calibration::new(segments));
             self.calibrations.insert(key, calibration.clone());

@@ -5,6 +5,7 @@ pub mod gguf;
 pub(crate) mod pytorch;
 mod run_folder;
 pub(crate) mod safetensors;
+mod shard;
 mod writer;
 
 pub(crate) use run_folder::folder_of;

@@ -160,6 +160,11 @@ fn partial(output: &Path) -> Result<PathBuf> {
     Ok(folder_of(output).join(hidden))
 }
 
+/// Where an output's checkpoint is while it is being written.
+pub(super) fn checkpoint_of(output: &Path) -> Result<PathBuf> {
+    Ok(partial(output)?.join(CHECKPOINT))
+}
+
 fn lock(folder: &Path, output: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = match File::create(&path) {

@@ -5,6 +5,7 @@ use crate::error::{Result, invalid};
 use crate::linalg::Matrix;
 use crate::model::Model;
 use crate::pipeline::run;
+use crate::ranks::Communicator;
 use std::collections::BTreeMap;
 
 /// Texts are padded to a multiple of this many tokens, so that many of them
@@ -36,7 +37,7 @@ struct Batch {
     hidden: Matrix,
 }
 
-/// Scores each continuation. A request longer than the model's positions loses
+/// Scores each continuation, each rank its part of them. A request longer than the model's positions loses
 /// tokens from its left; requests that differ in their last token only share a
 /// forward pass. `progress` is told the decoder layers done and to do.
 ///
@@ -46,8 +47,10 @@ struct Batch {
 pub fn likelihoods(
     model: &Model,
     requests: &[Request],
+    ranks: &dyn Communicator,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Likelihood>> {
+    let mine = ranks.share(requests.len());
     let positions = model.shape().positions.unwrap_or(2048);
     // What the model is given: everything but the last token, to its right
     // length; and which requests look at it.
@@ -63,6 +66,9 @@ pub fn likelihoods(
         }
         if let Some(id) = continuation.iter().find(|id| **id as usize >= model.shape().vocabulary) {
             return invalid!("token id {id} is outside the model's vocabulary");
+        }
+        if !mine.contains(&i) {
+            continue;
         }
         let mut text = [context.as_slice(), continuation].concat();
         text.pop();
@@ -102,6 +108,15 @@ pub fn likelihoods(
             progress(done * layers + index + 1, count * layers);
         }
         score(model, requests, &part, &mut out)?;
+    }
+    let mut told = vec![0.0; 2 * requests.len()];
+    for i in mine {
+        told[2 * i] = out[i].log_likelihood;
+        told[2 * i + 1] = f64::from(out[i].is_greedy);
+    }
+    ranks.sum(&mut told);
+    for (l, told) in out.iter_mut().zip(told.chunks_exact(2)) {
+        *l = Likelihood { log_likelihood: told[0], is_greedy: told[1] > 0.0 };
     }
     if out.iter().any(|l| !l.log_likelihood.is_finite()) {
         return invalid!(

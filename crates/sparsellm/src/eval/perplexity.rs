@@ -6,6 +6,7 @@ use crate::error::{Result, invalid};
 use crate::linalg::Matrix;
 use crate::model::Model;
 use crate::pipeline::run;
+use crate::ranks::Communicator;
 use crate::text::Segments;
 
 /// A measured perplexity.
@@ -19,21 +20,23 @@ pub struct Perplexity {
     pub windows: usize,
 }
 
-/// Measures a model on `windows`; `progress` is told the decoder layers done
-/// and to do, and an error that it answers ends the measurement.
+/// Measures a model on `windows`, each rank on its part of them; `progress` is
+/// told the decoder layers done and to do, and an error that it answers ends the measurement.
 ///
 /// # Errors
 /// Where weights cannot be read, or the model's output is not finite.
 pub fn perplexity(
     model: &Model,
     windows: &Segments,
+    ranks: &dyn Communicator,
     mut progress: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Perplexity> {
     let (shape, seq_len) = (model.shape(), windows.seq_len);
     let per_batch = (BATCH / (seq_len * shape.hidden)).max(1) * seq_len;
-    let batches = windows.tokens.len().div_ceil(per_batch);
+    let mine = windows.share(ranks, 1);
+    let batches = mine.len().div_ceil(per_batch);
     let mut sum = 0.0;
-    for (b, tokens) in windows.tokens.chunks(per_batch).enumerate() {
+    for (b, tokens) in mine.chunks(per_batch).enumerate() {
         let mut hidden = model.embed(tokens, seq_len)?;
         for index in 0..shape.layers {
             let layer = model.layer(index)?;
@@ -44,7 +47,7 @@ pub fn perplexity(
         sum += window_losses(model, &hidden, tokens, seq_len)?.iter().sum::<f64>();
     }
     let count = windows.count();
-    let perplexity = (sum / count as f64).exp();
+    let perplexity = (ranks.total(sum) / count as f64).exp();
     if !perplexity.is_finite() {
         return invalid!(
             "{}: the model's output is not finite on this text",

@@ -1,7 +1,11 @@
 //! Cholesky factors of damped Gram matrices.
 
-use super::{Gram, Matrix, View, matmul, matmul_nt};
+use super::{
+    Gram, Matrix, View, matmul, matmul_nt, on_rows,
+    spread::{Block, exchange, owner},
+};
 use crate::profile::{self, Phase, phase};
+use crate::ranks::Communicator;
 use faer::{
     Accum, Mat, MatMut, MatRef, Par, Spec,
     dyn_stack::{MemBuffer, MemStack},
@@ -9,6 +13,7 @@ use faer::{
     prelude::ReborrowMut,
 };
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// How often the damping is raised tenfold before a factorisation gives up.
 const ATTEMPTS: usize = 8;
@@ -23,77 +28,123 @@ fn block(d: usize) -> usize {
 /// finite.
 ///
 /// By blocks of columns K: `L_KK = chol(A_KK)`, `L_IK = A_IK L_KK⁻ᵀ` for the rows
-/// I below, `A_IJ ← A_IJ − L_IK L_JKᵀ` for what is right of K.
-fn cholesky(mut a: Vec<f32>, d: usize) -> Option<Vec<f32>> {
-    profile::count(d * d * d / 3, d * (d + 1));
+/// I below, `A_IJ ← A_IJ − L_IK L_JKᵀ` for what is right of K. Ranks take the
+/// blocks of rows in turn; the columns L_IK of each step, which all of them need,
+/// are L in the end.
+fn cholesky(mut a: Vec<f32>, d: usize, ranks: &dyn Communicator) -> Option<Vec<f32>> {
+    profile::count(d * d * d / 3 / ranks.size(), d * (d + 1));
     let size = block(d);
     let mut panel = vec![0.0; size * d];
-    for start in (0..d).step_by(size) {
+    for (k, start) in (0..d).step_by(size).enumerate() {
         let n = size.min(d - start);
+        let diagonal = &mut a[start * d..(start + n) * d];
+        factor_block(diagonal, start, n, d, owner(ranks, k), ranks)?;
         let (above, below) = a.split_at_mut((start + n) * d);
-        let diagonal = &mut above[start * d..];
-        factor_block(diagonal, start, n, d)?;
-        let l = MatRef::from_row_major_slice(diagonal, n, d).subcols(start, n);
-        let panel = &mut panel[..below.len() / d * n];
-        below.par_chunks_mut(size * d).zip(panel.par_chunks_mut(size * n)).for_each(
-            |(rows, panel)| {
+        let l = MatRef::from_row_major_slice(&above[start * d..], n, d).subcols(start, n);
+        let height = below.len() / d;
+        let mine: Vec<bool> =
+            (0..height.div_ceil(size)).map(|i| owner(ranks, k + 1 + i) == ranks.rank()).collect();
+        below.par_chunks_mut(size * d).zip(&mine).filter(|(_, mine)| **mine).for_each(
+            |(rows, _)| {
                 let m = rows.len() / d;
                 let rows = MatMut::from_row_major_slice_mut(rows, m, d);
-                let mut rows = rows.subcols_mut(start, n);
                 triangular_solve::solve_lower_triangular_in_place(
                     l,
-                    rows.rb_mut().transpose_mut(),
+                    rows.subcols_mut(start, n).transpose_mut(),
                     Par::Seq,
                 );
-                MatMut::from_row_major_slice_mut(panel, m, n).copy_from(rows);
             },
         );
-        let panel = MatRef::from_row_major_slice(panel, below.len() / d, n);
-        below.par_chunks_mut(size * d).enumerate().for_each(|(i, rows)| {
-            let (first, m) = (i * size, rows.len() / d);
-            let rows = MatMut::from_row_major_slice_mut(rows, m, d);
-            faer::linalg::matmul::matmul(
-                rows.subcols_mut(start + n, first + m),
-                Accum::Add,
-                panel.subrows(first, m),
-                panel.subrows(0, first + m).transpose(),
-                -1.0,
-                Par::Seq,
-            );
-        });
+        let blocks = blocks(height, size, |_| start..start + n);
+        exchange(ranks, below, d, k + 1, &blocks);
+        let panel = &mut panel[..height * n];
+        let rows = below.par_chunks(d).map(|row| &row[start..start + n]);
+        panel.par_chunks_mut(n).zip(rows).for_each(|(panel, row)| panel.copy_from_slice(row));
+        let panel = MatRef::from_row_major_slice(panel, height, n);
+        below
+            .par_chunks_mut(size * d)
+            .zip(&mine)
+            .enumerate()
+            .filter(|(_, (_, mine))| **mine)
+            .for_each(|(i, (rows, _))| {
+                let (first, m) = (i * size, rows.len() / d);
+                let rows = MatMut::from_row_major_slice_mut(rows, m, d);
+                faer::linalg::matmul::matmul(
+                    rows.subcols_mut(start + n, first + m),
+                    Accum::Add,
+                    panel.subrows(first, m),
+                    panel.subrows(0, first + m).transpose(),
+                    -1.0,
+                    Par::Seq,
+                );
+            });
     }
     Some(a)
 }
 
-/// Factors the n×n block at column `start` of the `rows` it lies in.
-fn factor_block(rows: &mut [f32], start: usize, n: usize, d: usize) -> Option<()> {
+/// The blocks of `size` rows that make up `rows`; `cols` tells the columns of those
+/// that end at a row.
+fn blocks(rows: usize, size: usize, cols: impl Fn(usize) -> Range<usize>) -> Vec<Block> {
+    let block = |first: usize| {
+        let end = (first + size).min(rows);
+        Block { rows: first..end, cols: cols(end) }
+    };
+    (0..rows).step_by(size).map(block).collect()
+}
+
+/// Factors the n×n block at column `start` of the `rows` it lies in, on the rank
+/// that has made it, for all.
+fn factor_block(
+    rows: &mut [f32],
+    start: usize,
+    n: usize,
+    d: usize,
+    owner: usize,
+    ranks: &dyn Communicator,
+) -> Option<()> {
+    let mut block = Mat::from_fn(n, n, |i, j| rows[i * d + start + j]);
+    if ranks.rank() == owner && !llt(block.as_mut()) {
+        block[(0, 0)] = f32::NAN;
+    }
+    let mut lower: Vec<f32> =
+        (0..n).flat_map(|i| (0..=i).map(move |j| (i, j))).map(|at| block[at]).collect();
+    ranks.broadcast(owner, bytemuck::cast_slice_mut(&mut lower));
+    let mut from = &lower[..];
+    for i in 0..n {
+        let (row, rest) = from.split_at(i + 1);
+        rows[i * d + start..][..=i].copy_from_slice(row);
+        from = rest;
+    }
+    (!lower[0].is_nan()).then_some(())
+}
+
+/// Factors a block in place; false where it is not positive definite or not finite.
+fn llt(mut block: MatMut<f32>) -> bool {
+    let n = block.nrows();
     let params = Spec::<llt::factor::LltParams, f32>::default();
     let scratch = llt::factor::cholesky_in_place_scratch::<f32>(n, Par::Seq, params);
-    let mut block = Mat::from_fn(n, n, |i, j| rows[i * d + start + j]);
     let done = llt::factor::cholesky_in_place(
-        block.as_mut(),
+        block.rb_mut(),
         llt::factor::LltRegularization::default(),
         Par::Seq,
         MemStack::new(&mut MemBuffer::new(scratch)),
         params,
     );
-    for i in 0..n {
-        for j in 0..=i {
-            rows[i * d + start + j] = block[(i, j)];
-        }
-    }
     let positive = |i: usize| block[(i, i)].is_finite() && block[(i, i)] > 0.0;
-    (done.is_ok() && (0..n).all(positive)).then_some(())
+    done.is_ok() && (0..n).all(positive)
 }
 
 /// `L⁻¹` for the lower triangle of `l`: each row x of it solves `x L = eᵢ`, in
-/// which only the rows up to its own take part.
-fn inverse_of_lower(l: &[f32], d: usize) -> Matrix {
-    profile::count(d * d * d / 3, d * (d + 1));
+/// which only the rows up to its own take part. Ranks take blocks of them in turn.
+fn inverse_of_lower(l: &[f32], d: usize, ranks: &dyn Communicator) -> Matrix {
+    profile::count(d * d * d / 3 / ranks.size(), d * (d + 1));
     let size = block(d);
     let l = MatRef::from_row_major_slice(l, d, d);
     let mut inverse = Matrix::zeros(d, d);
-    inverse.data.par_chunks_mut((size * d).max(1)).enumerate().for_each(|(i, rows)| {
+    let (rank, owner) = (ranks.rank(), |i| owner(ranks, i));
+    let mine: Vec<bool> = (0..d.div_ceil(size)).map(|i| owner(i) == rank).collect();
+    let rows = inverse.data.par_chunks_mut((size * d).max(1)).enumerate();
+    rows.filter(|(i, _)| mine[*i]).for_each(|(i, rows)| {
         let (first, n) = (i * size, rows.len() / d);
         rows.iter_mut().skip(first).step_by(d + 1).for_each(|v| *v = 1.0);
         let x = MatMut::from_row_major_slice_mut(rows, n, d).subcols_mut(0, first + n);
@@ -104,6 +155,7 @@ fn inverse_of_lower(l: &[f32], d: usize) -> Matrix {
             Par::Seq,
         );
     });
+    exchange(ranks, &mut inverse.data, d, 0, &blocks(d, size, |end| 0..end));
     inverse
 }
 
@@ -117,13 +169,18 @@ pub fn raised(damping: f32) -> f32 {
 /// Factors `a + damping·scale·I`, raising the damping tenfold until it works.
 /// `a` is made anew for each attempt, so that there is never a second copy.
 /// Returns the factor and the damping that was used.
-fn damped_cholesky(a: impl Fn() -> Matrix, damping: f32, scale: f32) -> Option<(Vec<f32>, f32)> {
+fn damped_cholesky(
+    a: impl Fn() -> Matrix,
+    damping: f32,
+    scale: f32,
+    ranks: &dyn Communicator,
+) -> Option<(Vec<f32>, f32)> {
     let mut damping = damping;
     for _ in 0..ATTEMPTS {
         let mut damped = a();
         let d = damped.rows;
         damped.data.iter_mut().step_by(d + 1).for_each(|v| *v += damping * scale);
-        if let Some(l) = cholesky(damped.data, d) {
+        if let Some(l) = cholesky(damped.data, d, ranks) {
             return Some((l, damping));
         }
         damping = raised(damping);
@@ -152,7 +209,7 @@ impl InverseFactor {
     /// With `P` the reversal of rows and columns, `PHP = LLᵀ ⇒ U = P L⁻¹ P`:
     /// half the flops of Cholesky, inverse, Cholesky, and `H⁻¹` is never
     /// formed. `None` where no damping makes `H` factorable (non-finite data).
-    pub fn new(gram: &Gram, damping: f32) -> Option<Self> {
+    pub fn new(gram: &Gram, damping: f32, ranks: &dyn Communicator) -> Option<Self> {
         let (d, scale) = (gram.dim(), 2.0 / gram.tokens.max(1) as f32);
         let mut diagonal: Vec<f32> = gram.diagonal().iter().map(|v| v * scale).collect();
         let dead: Vec<bool> = diagonal.iter().map(|&v| v == 0.0).collect();
@@ -164,8 +221,8 @@ impl InverseFactor {
             h.data.reverse(); // PHP: reversing the flat array reverses rows and columns
             h
         };
-        let (l, damping) = damped_cholesky(reversed, damping, mean as f32)?;
-        let mut u = inverse_of_lower(&l, d);
+        let (l, damping) = damped_cholesky(reversed, damping, mean as f32, ranks)?;
+        let mut u = inverse_of_lower(&l, d, ranks);
         drop(l);
         u.data.reverse();
         u.data.iter().all(|v| v.is_finite()).then_some(InverseFactor {
@@ -196,11 +253,12 @@ impl InverseFactor {
 
     /// The least-squares weights that map X to targets T, held to `w: [d_out,
     /// d_in]` by the damping λ:
-    /// `W̄ = ((2/n) TᵀX + λW) H⁻¹`, with `tx = TᵀX` and `H⁻¹ = UᵀU`.
-    pub fn least_squares(&self, tx: &Matrix, tokens: usize, w: &Matrix) -> Matrix {
+    /// `W̄ = ((2/n) TᵀX + λW) H⁻¹`, with `tx = TᵀX` and `H⁻¹ = UᵀU`; or some rows
+    /// of them.
+    pub fn least_squares(&self, tx: View, tokens: usize, w: View) -> Matrix {
         let (scale, ridge) = (2.0 / tokens.max(1) as f32, self.damping * self.mean);
-        let mut b = tx.clone();
-        b.data.par_iter_mut().zip(&w.data).for_each(|(b, w)| *b = scale * *b + ridge * w);
+        let mut b = tx.to_matrix();
+        b.data.par_iter_mut().zip(w.data).for_each(|(b, w)| *b = scale * *b + ridge * w);
         matmul(matmul_nt(b.view(), self.u.view()).view(), self.u.view())
     }
 }
@@ -219,23 +277,23 @@ impl CholeskyFactor {
     /// Factors the symmetric matrix that `a` makes: it is made anew for each
     /// attempt, so that there is never a second copy. `None` where it is not
     /// positive definite, even with its diagonal raised a little.
-    pub fn of(a: impl Fn() -> Matrix) -> Option<Self> {
-        let (l, damping) = damped_cholesky(a, 0.0, 1.0)?;
+    pub fn of(a: impl Fn() -> Matrix, ranks: &dyn Communicator) -> Option<Self> {
+        let (l, damping) = damped_cholesky(a, 0.0, 1.0, ranks)?;
         let d = l.len().isqrt();
         Some(CholeskyFactor { l, d, damping })
     }
 
     /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
     /// where that fails; `None` where nothing helps (non-finite data).
-    pub fn of_gram(gram: &Gram, damping: f32) -> Option<Self> {
-        phase(Phase::Factor, || Self::of_damped(gram, damping))
+    pub fn of_gram(gram: &Gram, damping: f32, ranks: &dyn Communicator) -> Option<Self> {
+        phase(Phase::Factor, || Self::of_damped(gram, damping, ranks))
     }
 
-    fn of_damped(gram: &Gram, damping: f32) -> Option<Self> {
+    fn of_damped(gram: &Gram, damping: f32, ranks: &dyn Communicator) -> Option<Self> {
         let mean = gram.diagonal().iter().map(|&v| f64::from(v)).sum::<f64>();
         let mean = (mean / gram.dim().max(1) as f64) as f32;
         let scale = if mean > 0.0 { mean } else { 1.0 };
-        let (l, damping) = damped_cholesky(|| gram.scaled(1.0), damping, scale)?;
+        let (l, damping) = damped_cholesky(|| gram.scaled(1.0), damping, scale, ranks)?;
         Some(CholeskyFactor { l, d: gram.dim(), damping })
     }
 
@@ -248,14 +306,15 @@ impl CholeskyFactor {
     }
 
     /// `A⁻¹`.
-    pub fn inverse(&self) -> Matrix {
+    pub fn inverse(&self, ranks: &dyn Communicator) -> Matrix {
         let mut x = Matrix::zeros(self.d, self.d);
         x.data.iter_mut().step_by(self.d + 1).for_each(|v| *v = 1.0);
-        self.solve_in_place(&mut x);
+        on_rows(ranks, &mut x, |x, _| self.solve_in_place(x));
         x
     }
 
-    fn solve_in_place(&self, x: &mut Matrix) {
+    /// The same as [`solve_rows`](Self::solve_rows), in place.
+    pub fn solve_in_place(&self, x: &mut Matrix) {
         let l = MatRef::from_row_major_slice(&self.l, self.d, self.d);
         profile::count(
             2 * x.rows * self.d * self.d,
@@ -274,6 +333,7 @@ impl CholeskyFactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::Local;
 
     fn gram(tokens: usize, d: usize) -> Gram {
         let mut rng = rand_mt::Mt::new(7);
@@ -286,7 +346,7 @@ mod tests {
     #[test]
     fn the_inverse_factor_gives_the_inverse() {
         let g = gram(300, 90);
-        let f = InverseFactor::new(&g, 0.01).unwrap();
+        let f = InverseFactor::new(&g, 0.01, &Local).unwrap();
         let mut h = g.scaled(2.0 / 300.0);
         let mean = h.data.iter().step_by(91).sum::<f32>() / 90.0;
         h.data.iter_mut().step_by(91).for_each(|v| *v += 0.01 * mean);
@@ -305,7 +365,7 @@ mod tests {
     fn a_singular_hessian_raises_the_damping_instead_of_failing() {
         let mut g = Gram::new(40);
         g.add(Matrix::new(1, 40, (0..40).map(|i| i as f32).collect()).view());
-        let f = InverseFactor::new(&g, 0.0).unwrap();
+        let f = InverseFactor::new(&g, 0.0, &Local).unwrap();
         assert!(f.damping > 0.0);
         assert!(f.dead[0] && !f.dead[1]);
     }
@@ -315,7 +375,7 @@ mod tests {
         let a = gram(200, 50).scaled(0.01);
         let x = Matrix::new(3, 50, (0..150).map(|i| (i as f32).cos()).collect());
         let b = matmul_nt(x.view(), a.view());
-        let solved = CholeskyFactor::of(|| a.clone()).unwrap().solve_rows(b.view());
+        let solved = CholeskyFactor::of(|| a.clone(), &Local).unwrap().solve_rows(b.view());
         for (s, w) in solved.data.iter().zip(&x.data) {
             assert!((s - w).abs() < 1e-3);
         }

@@ -8,6 +8,7 @@ use crate::linalg::Matrix;
 use crate::model::{Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::Pattern;
+use crate::ranks::Communicator;
 use crate::settings::Settings;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -21,13 +22,14 @@ const LEAST: f64 = 0.5;
 
 /// The pattern of each layer in `range`. An unstructured sparsity is allocated
 /// by the layers' outliers in the dense model run on `hidden`, the calibration
-/// text's embeddings; N:M stays as it is.
+/// text's embeddings (this rank's part of them); N:M stays as it is.
 pub fn allocate(
     model: &Model,
     calibration: &Calibration,
     hidden: &Matrix,
     settings: &Settings,
     range: &Range<usize>,
+    ranks: &dyn Communicator,
     observe: &mut Observer,
 ) -> Result<Vec<Pattern>> {
     let rho = match settings.pattern {
@@ -37,7 +39,8 @@ pub fn allocate(
     let mut known = calibration.outliers.borrow_mut();
     if known.len() < range.end {
         let seq_len = calibration.segments.seq_len;
-        *known = phase(Phase::Forward, || outliers(model, hidden, seq_len, range.end, observe))?;
+        *known =
+            phase(Phase::Forward, || outliers(model, hidden, seq_len, range.end, ranks, observe))?;
     }
     let sparsities = sparsities(&known[range.clone()], rho, f64::from(settings.allocation));
     Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())
@@ -49,6 +52,7 @@ fn outliers(
     hidden: &Matrix,
     seq_len: usize,
     layers: usize,
+    ranks: &dyn Communicator,
     observe: &mut Observer,
 ) -> Result<Vec<f64>> {
     let mut hidden = hidden.clone();
@@ -64,6 +68,7 @@ fn outliers(
                 }
             });
         });
+        norms.iter_mut().for_each(|norms| ranks.sum(&mut norms.0));
         let (mut found, mut of) = (0, 0);
         for (group, norms) in Group::ALL.iter().zip(&norms) {
             for linear in layer.linears(*group) {

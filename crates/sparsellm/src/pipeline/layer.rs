@@ -2,12 +2,13 @@
 //! group handed to its method, what comes of it reported.
 
 use super::{
-    CHUNK, chunks,
+    chunks,
     statistics::{Statistics, output_error},
+    together,
 };
 use crate::error::{Error, Result, invalid};
 use crate::event::{Event, Observer};
-use crate::linalg::{Gram, Matrix, View, raised};
+use crate::linalg::{Gram, Matrix, View, on_rows, raised};
 use crate::model::{DecoderLayer, FeedForward, Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::pattern::measured_sparsity;
@@ -18,6 +19,7 @@ use crate::prune::{
     sparsellm::Storage,
     wanda,
 };
+use crate::ranks::Communicator;
 use crate::report::{LayerReport, LinearReport};
 use crate::settings::Settings;
 use rayon::prelude::*;
@@ -36,11 +38,12 @@ pub struct LayerWork<'a> {
     pub seq_len: usize,
     /// How the global method keeps z and s.
     pub storage: &'a Storage,
+    pub ranks: &'a dyn Communicator,
     pub observe: &'a mut Observer<'a>,
 }
 
-impl LayerWork<'_> {
-    /// Prunes the layer's linears on the hidden states it is given; `dense`
+impl<'a> LayerWork<'a> {
+    /// Prunes the layer's linears on this rank's hidden states; `dense`
     /// holds the dense model's hidden states after it.
     pub fn prune(&mut self, hidden: &Matrix, dense: Option<&Matrix>) -> Result<LayerReport> {
         let mut report = LayerReport {
@@ -100,6 +103,7 @@ impl LayerWork<'_> {
                 self.layer.forward(&mut h, self.seq_len, capture);
             }
         }
+        statistics.iter_mut().for_each(|s| s.sum(self.ranks));
         statistics
     }
 
@@ -169,25 +173,27 @@ impl LayerWork<'_> {
         statistics: &Statistics,
         problem: Option<&Problem>,
     ) -> Vec<(&'static str, Option<f64>)> {
-        let settings = self.settings;
+        let (settings, ranks) = (self.settings, self.ranks);
         let norms = statistics.squared_norms();
         let local = |w: &mut Matrix| match settings.method {
-            Method::Wanda => wanda::prune(w, &norms, settings.pattern),
-            _ => magnitude::prune(w, settings.pattern),
+            Method::Wanda => wanda::prune(w, &norms, settings.pattern, ranks),
+            _ => magnitude::prune(w, settings.pattern, ranks),
         };
         let mut done = Vec::new();
         for linear in self.layer.linears_mut(group) {
             let before = problem.map(|_| linear.weight.clone());
             let w = &mut linear.weight;
             match problem {
-                None => phase(Phase::Solve, || local(w)),
+                None => phase(Phase::Solve, || on_rows(ranks, w, |w, _| local(w))),
                 Some(problem) if settings.method.only_removes() => {
-                    problem.prune_by(w, |w, _| local(w))
+                    problem.prune_by(w, |w, _, _| local(w))
                 }
                 Some(problem) => problem.prune(w, settings.pattern, None),
             }
             let error = match (statistics, before) {
-                (Statistics::Gram(gram), Some(before)) => Some(output_error(gram, &before, w)),
+                (Statistics::Gram(gram), Some(before)) => {
+                    Some(output_error(gram, &before, w, ranks))
+                }
                 _ => None,
             };
             // JSON, and so a resumed run, knows no other numbers.
@@ -196,10 +202,10 @@ impl LayerWork<'_> {
         done
     }
 
-    fn problem(&mut self, gram: &Gram, group: Group, damping: f32) -> Result<Problem> {
+    fn problem(&mut self, gram: &Gram, group: Group, damping: f32) -> Result<Problem<'a>> {
         let name = self.layer.linears(group)[0].name;
-        let Some(problem) = Problem::new(gram, Options { damping, ..self.settings.solver() })
-        else {
+        let options = Options { damping, ..self.settings.solver() };
+        let Some(problem) = Problem::new(gram, options, self.ranks) else {
             return self.not_finite(name);
         };
         let used = problem.factor.damping;
@@ -301,15 +307,15 @@ impl LayerWork<'_> {
             FeedForward::SwiGlu { .. } => 5.0,
             FeedForward::Mlp { .. } => 0.1,
         };
-        let mut settings =
-            sparsellm::Settings { storage: self.storage.clone(), ..s.global(default, CHUNK) };
+        let mut settings = sparsellm::Settings {
+            storage: self.storage.clone(),
+            ..s.global(default, together(self.seq_len) * self.seq_len)
+        };
         settings.solver.damping = damping;
         let (index, observe) = (self.index, &mut *self.observe);
-        let outcome =
-            sparsellm::prune(&mut self.layer.ffn, x, reference, &settings, |epoch, error| {
-                observe(Event::Epoch { index, epoch, error })
-            });
-        match outcome {
+        let observe = |epoch, error| observe(Event::Epoch { index, epoch, error });
+        let ffn = &mut self.layer.ffn;
+        match sparsellm::prune(ffn, x, reference, &settings, self.ranks, observe) {
             Err(Error::Invalid(what)) => invalid!("layer {index}: {what}"),
             other => other,
         }

@@ -1,6 +1,6 @@
 //! What a run needs of the memory, known before it begins (ARCHITECTURE.md).
 
-use super::CHUNK;
+use super::together;
 use crate::error::{Result, usage};
 use crate::linalg::{SparseWeights, TILE};
 use crate::model::Model;
@@ -57,7 +57,7 @@ fn needed(
     let widest = linears.iter().map(|(_, [_, cols])| *cols).max().unwrap_or(0);
     let (d, threads) = (model.shape().hidden, rayon::current_num_threads());
     let tokens = if settings.needs_text() { tokens } else { 0 };
-    let chunk = tokens.min(CHUNK.max(seq_len));
+    let chunk = tokens.min(together(seq_len) * seq_len);
 
     let kept = 1.0 - settings.pattern.sparsity();
     let layer = all + SparseWeights::bytes(all, kept) / 4;
@@ -76,7 +76,7 @@ fn needed(
         let first = linears.len().saturating_sub(5);
         let sizes = Sizes { tokens, d, d_ff: widest, first, threads };
         let settings =
-            sparsellm::Settings { storage: storage.clone(), ..settings.global(1.0, CHUNK) };
+            sparsellm::Settings { storage: storage.clone(), ..settings.global(1.0, chunk.max(1)) };
         let reference = if settings.target > 0.0 { tokens * d } else { 0 };
         tokens * d + reference.max(sparsellm::memory::peak(sizes, &settings) / 4)
     });

@@ -13,6 +13,7 @@ use crate::linalg::Matrix;
 use crate::model::{DecoderLayer, Group, Model};
 use crate::profile::{Phase, phase};
 use crate::prune::sparsellm;
+use crate::ranks::Communicator;
 use crate::report::LayerReport;
 use crate::settings::Settings;
 use crate::text::Segments;
@@ -42,7 +43,7 @@ impl Calibration {
 const CHUNK: usize = 2048;
 
 /// Prunes `model` on a calibration text, layer by layer, and writes the pruned
-/// linears. Magnitude pruning needs no text. Where the run would take more than
+/// linears. Each rank works on its part of the text's segments. Magnitude pruning needs no text. Where the run would take more than
 /// `memory` bytes, z and s go to a temporary file beside the output. Layers that
 /// the writer finds done by an unfinished run are taken from it.
 ///
@@ -55,24 +56,31 @@ pub fn prune(
     settings: &Settings,
     memory: Option<usize>,
     writer: &mut Writer,
+    ranks: &dyn Communicator,
     observe: &mut Observer,
 ) -> Result<Vec<LayerReport>> {
     settings.check(model)?;
-    let size = calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
-    let (storage, needed) = memory::storage(model, settings, size, memory, &writer.folder())?;
+    let size = calibration.map_or((0, 1), |c| {
+        let seq_len = c.segments.seq_len;
+        (c.segments.largest_share(ranks, together(seq_len)), seq_len)
+    });
+    let (storage, needed) = memory::storage(model, settings, size, memory, writer.folder())?;
     observe(Event::Memory { needed, spilled: storage.spill.is_some() })?;
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = match calibration {
         _ if !settings.needs_text() => (Matrix::zeros(0, model.shape().hidden), 1),
-        Some(Calibration { segments, .. }) => {
-            (model.embed(&segments.tokens, segments.seq_len)?, segments.seq_len)
-        }
+        Some(Calibration { segments, .. }) => (
+            model.embed(segments.share(ranks, together(segments.seq_len)), segments.seq_len)?,
+            segments.seq_len,
+        ),
         None => return usage!("{} needs calibration text", settings.method.name()),
     };
     // The dense model's hidden states, where targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
     let patterns = match calibration {
-        Some(calibration) => allocate(model, calibration, &hidden, settings, &range, observe)?,
+        Some(calibration) => {
+            allocate(model, calibration, &hidden, settings, &range, ranks, observe)?
+        }
         None => vec![settings.pattern; range.len()],
     };
     let mut reports = done_before(writer, &range)?;
@@ -109,7 +117,7 @@ pub fn prune(
         let settings = &Settings { pattern, ..settings.clone() };
         let storage = &storage;
         let mut work =
-            LayerWork { model, settings, index, prefix, layer, seq_len, storage, observe };
+            LayerWork { model, settings, index, prefix, layer, seq_len, storage, ranks, observe };
         let report = work.prune(&hidden, dense.as_ref())?;
         for linear in work.layer.all_linears() {
             let name = stored(&work.prefix, linear.name);
@@ -151,9 +159,15 @@ pub(crate) fn run(layer: &DecoderLayer, hidden: &mut Matrix, seq_len: usize) {
     });
 }
 
-/// Values of `hidden` in whole segments of about [`CHUNK`] tokens.
+/// How many segments go through a layer together: about [`CHUNK`] tokens. Sums over
+/// tokens add up what each of these gives, so that no rank has a part of one.
+fn together(seq_len: usize) -> usize {
+    (CHUNK / seq_len.max(1)).max(1)
+}
+
+/// Values of `hidden` in as many segments.
 fn chunk_values(hidden: &Matrix, seq_len: usize) -> usize {
-    ((CHUNK / seq_len.max(1)).max(1) * seq_len * hidden.cols).max(1)
+    (together(seq_len) * seq_len * hidden.cols).max(1)
 }
 
 /// Copies of whole segments of `hidden`, a few at a time.

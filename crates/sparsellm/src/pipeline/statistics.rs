@@ -2,6 +2,7 @@
 
 use crate::linalg::{Gram, Matrix, View};
 use crate::prune::Method;
+use crate::ranks::Communicator;
 use crate::settings::Settings;
 
 /// `‖X_j‖²` per feature.
@@ -47,6 +48,15 @@ impl Statistics {
         }
     }
 
+    /// Adds up what the ranks have gathered, each of its own tokens.
+    pub fn sum(&mut self, ranks: &dyn Communicator) {
+        match self {
+            Statistics::Nothing => {}
+            Statistics::SquaredNorms(norms) => ranks.sum(&mut norms.0),
+            Statistics::Gram(gram) => gram.sum(ranks),
+        }
+    }
+
     pub fn add(&mut self, x: View) {
         match self {
             Statistics::Nothing => {}
@@ -57,8 +67,12 @@ impl Statistics {
 }
 
 /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.
-pub fn output_error(gram: &Gram, before: &Matrix, after: &Matrix) -> f64 {
-    let mut delta = before.clone();
-    delta.data.iter_mut().zip(&after.data).for_each(|(d, a)| *d -= a);
-    gram.energy(&delta) / gram.energy(before).max(f64::MIN_POSITIVE)
+pub fn output_error(gram: &Gram, before: &Matrix, after: &Matrix, ranks: &dyn Communicator) -> f64 {
+    let rows = ranks.share(before.rows);
+    let (before, after) = (before.rows(rows.clone()), after.rows(rows));
+    let mut delta = before.to_matrix();
+    delta.data.iter_mut().zip(after.data).for_each(|(d, a)| *d -= a);
+    let mut energies = [gram.energy(delta.view()), gram.energy(before)];
+    ranks.sum(&mut energies);
+    energies[0] / energies[1].max(f64::MIN_POSITIVE)
 }

@@ -4,6 +4,7 @@
 
 use super::pattern::Selection;
 use crate::linalg::{CholeskyFactor, Matrix, matmul};
+use crate::ranks::Communicator;
 use rayon::prelude::*;
 
 /// Steps T in which the mask grows to its full size.
@@ -25,7 +26,7 @@ pub struct Factor {
 
 impl Factor {
     /// Factors the damped Hessian `h: [d, d]`; `None` where that fails.
-    pub fn new(h: &Matrix) -> Option<Factor> {
+    pub fn new(h: &Matrix, ranks: &dyn Communicator) -> Option<Factor> {
         let d = h.rows;
         let norms: Vec<f32> = (0..d).map(|j| h.row(j)[j].sqrt()).collect();
         let normalised = || {
@@ -36,12 +37,12 @@ impl Factor {
             });
             k
         };
-        let inverse = CholeskyFactor::of(normalised)?.inverse();
+        let inverse = CholeskyFactor::of(normalised, ranks)?.inverse(ranks);
         Some(Factor { norms, inverse })
     }
 }
 
-/// Prunes `w: [d_out, d_in]` in place. With `b = W H` for the weights W before,
+/// Prunes this rank's rows `w: [d_out, d_in]` in place. With `b = W H` for the weights W before,
 /// features normalised, each step is
 ///
 /// ```text
@@ -52,9 +53,6 @@ impl Factor {
 /// `1 − (1 − t/T)³`. The last Z is the result.
 pub fn prune(w: &mut Matrix, b: &Matrix, factor: &Factor, selection: &Selection) {
     let d = w.cols;
-    if w.data.is_empty() {
-        return;
-    }
     let mut b = b.clone();
     scale(&mut b, |v, n| v / n, &factor.norms);
     scale(w, |v, n| v * n, &factor.norms);

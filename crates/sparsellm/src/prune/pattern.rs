@@ -3,6 +3,7 @@
 use super::select::{each_smallest, mark_smallest, smallest};
 use crate::error::{Result, usage};
 use crate::linalg::Matrix;
+use crate::ranks::Communicator;
 use rayon::prelude::*;
 use std::{fmt, str::FromStr};
 
@@ -108,8 +109,8 @@ impl FromStr for Scope {
     }
 }
 
-/// How a mask is chosen from scores.
-#[derive(Clone, Copy, Debug)]
+/// How a mask is chosen from the scores of this rank's rows.
+#[derive(Clone, Copy)]
 pub struct Selection<'a> {
     /// How much goes.
     pub pattern: Pattern,
@@ -118,6 +119,8 @@ pub struct Selection<'a> {
     /// What an output row's error is worth, relative to the others': its scores
     /// are multiplied by it. `None`: all the same.
     pub row_weights: Option<&'a [f32]>,
+    /// Who has the other rows.
+    pub ranks: &'a dyn Communicator,
 }
 
 impl Selection<'_> {
@@ -146,7 +149,7 @@ impl Selection<'_> {
                 });
             }
             (Pattern::Unstructured(rho), Scope::Block | Scope::Matrix) => {
-                mark_smallest(&scores, count(rho * share, scores.len()), &mut gone);
+                mark_smallest(&scores, rho * share, &mut gone, self.ranks);
             }
             (Pattern::NofM { zeros, of }, _) => {
                 // Whole groups, many at a time.
@@ -161,8 +164,8 @@ impl Selection<'_> {
                 if share < 1.0 {
                     let kept = scores.iter_mut().zip(&gone).filter(|(_, gone)| !**gone);
                     kept.for_each(|(s, _)| *s = f32::INFINITY);
-                    let k = count(self.pattern.sparsity() * share, scores.len());
-                    mark_smallest(&scores, k, &mut gone);
+                    let rho = self.pattern.sparsity() * share;
+                    mark_smallest(&scores, rho, &mut gone, self.ranks);
                 }
             }
         }

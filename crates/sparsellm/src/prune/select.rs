@@ -1,5 +1,7 @@
 //! The lowest scores of many, found without sorting them.
 
+use super::pattern::count;
+use crate::ranks::Communicator;
 use rayon::prelude::*;
 
 /// Fewer scores than this are not worth spreading over threads.
@@ -40,27 +42,39 @@ pub fn each_smallest(scores: &[f32], k: usize, mut found: impl FnMut(usize)) {
     }
 }
 
-/// Sets `marks` at the `k` smallest scores, and nothing else: as [`smallest`]
-/// has them, but by counting, on all threads.
-pub fn mark_smallest(scores: &[f32], k: usize, marks: &mut [bool]) {
-    if k == 0 || k >= scores.len() {
-        marks.fill(k > 0);
-        return;
-    }
-    if scores.len() < FEW {
+/// Sets `marks` at the lowest scores, ⌊ρ·n⌋ of the n that the ranks have one after
+/// another, and nowhere else: as [`smallest`] has them, but by counting, on all
+/// threads.
+pub fn mark_smallest(scores: &[f32], rho: f64, marks: &mut [bool], ranks: &dyn Communicator) {
+    if ranks.size() == 1 && scores.len() < FEW {
         marks.fill(false);
-        smallest(scores, k).into_iter().for_each(|i| marks[i as usize] = true);
-        return;
+        let lowest = smallest(scores, count(rho, scores.len()));
+        return lowest.into_iter().for_each(|i| marks[i as usize] = true);
     }
-    // The key of the k-th smallest, by its upper half and then its lower one.
-    let (upper, left) = bucket(&histogram(scores, |key| Some(key >> 16)), k);
-    let lower = |key: u32| (key >> 16 == upper).then_some(key & 0xffff);
-    let (lower, ties) = bucket(&histogram(scores, lower), left);
-    let threshold = upper << 16 | lower;
-    // How many of those equal to it come before each piece.
+    // The key of the k-th smallest, some of its bits at a time.
+    let (mut threshold, mut left, mut low) = (0u32, None, 32);
+    for bits in [11, 11, 10] {
+        let above = low;
+        low -= bits;
+        let place = |key: u32| {
+            let same = above == 32 || key >> above == threshold >> above;
+            same.then_some((key >> low) as usize & ((1 << bits) - 1))
+        };
+        let mut counts = histogram(scores, bits, place);
+        ranks.sum(&mut counts);
+        let k = left.unwrap_or_else(|| count(rho, counts.iter().sum::<f64>() as usize));
+        if k == 0 {
+            return marks.fill(false);
+        }
+        let (bucket, rest) = bucket(&counts, k);
+        (threshold, left) = (threshold | bucket << low, Some(rest));
+    }
+    // How many of those equal to it come before each piece; the others' first.
+    let ties = left.unwrap_or(0);
     let equal = |piece: &[f32]| piece.iter().filter(|s| key(**s) == threshold).count();
     let mut before: Vec<usize> = scores.par_chunks(PIECE).map(equal).collect();
-    let mut sum = 0;
+    let each = ranks.each(before.iter().sum::<usize>() as f64);
+    let mut sum = each[..ranks.rank()].iter().sum::<f64>() as usize;
     before.iter_mut().for_each(|n| sum += std::mem::replace(n, sum));
     let pieces = marks.par_chunks_mut(PIECE).zip(scores.par_chunks(PIECE)).zip(before);
     pieces.for_each(|((marks, scores), mut before)| {
@@ -78,12 +92,12 @@ fn key(score: f32) -> u32 {
     bits ^ if bits >> 31 == 0 { 1 << 31 } else { u32::MAX }
 }
 
-/// How many scores fall into each of 2¹⁶ buckets.
-fn histogram(scores: &[f32], bucket: impl Fn(u32) -> Option<u32> + Sync) -> Vec<usize> {
-    let empty = || vec![0usize; 1 << 16];
+/// How many scores fall into each of 2ᵇⁱᵗˢ buckets.
+fn histogram(scores: &[f32], bits: u32, bucket: impl Fn(u32) -> Option<usize> + Sync) -> Vec<f64> {
+    let empty = || vec![0usize; 1 << bits];
     let count = |mut counts: Vec<usize>, piece: &[f32]| {
         for bucket in piece.iter().filter_map(|s| bucket(key(*s))) {
-            counts[bucket as usize] += 1;
+            counts[bucket] += 1;
         }
         counts
     };
@@ -91,24 +105,26 @@ fn histogram(scores: &[f32], bucket: impl Fn(u32) -> Option<u32> + Sync) -> Vec<
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
     };
-    scores.par_chunks(PIECE).fold(empty, count).reduce(empty, add)
+    let counts = scores.par_chunks(PIECE).fold(empty, count).reduce(empty, add);
+    counts.into_iter().map(|n| n as f64).collect()
 }
 
 /// The bucket that holds the k-th score (from 1), and which of its own that is.
-fn bucket(counts: &[usize], k: usize) -> (u32, usize) {
+fn bucket(counts: &[f64], k: usize) -> (u32, usize) {
     let mut left = k;
     for (bucket, &count) in (0..).zip(counts) {
-        if left <= count {
+        if left <= count as usize {
             return (bucket, left);
         }
-        left -= count;
+        left -= count as usize;
     }
-    (u32::MAX >> 16, 0)
+    (counts.len() as u32 - 1, 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::Local;
 
     #[test]
     fn the_smallest_are_found_whatever_the_ties() {
@@ -147,7 +163,7 @@ mod tests {
             let mut want = vec![false; n];
             smallest(&scores, k).into_iter().for_each(|i| want[i as usize] = true);
             let mut got = vec![true; n];
-            mark_smallest(&scores, k, &mut got);
+            mark_smallest(&scores, k as f64 / n as f64, &mut got, &Local);
             assert!(got == want, "{k}");
         }
     }

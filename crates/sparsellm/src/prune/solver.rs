@@ -11,9 +11,10 @@ use super::{
     refit::refit,
     sparsegpt::{self, Sweep},
 };
-use crate::linalg::{Gram, InverseFactor, Matrix, matmul};
+use crate::linalg::{Gram, InverseFactor, Matrix, matmul, on_rows};
 use crate::profile::{Phase, phase};
-use std::str::FromStr;
+use crate::ranks::Communicator;
+use std::{ops::Range, str::FromStr};
 
 /// Which solver finds mask and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -64,53 +65,63 @@ impl Default for Options {
 }
 
 /// A Hessian, made ready for its linears.
-pub struct Problem {
+pub struct Problem<'r> {
     /// The inverse factor of the damped H.
     pub factor: InverseFactor,
     /// H itself, where refit or ADMM need it.
     hessian: Option<Matrix>,
     admm: Option<admm::Factor>,
     options: Options,
+    ranks: &'r dyn Communicator,
 }
 
-impl Problem {
+impl<'r> Problem<'r> {
     /// Makes `gram` ready; `None` where it is not finite.
-    pub fn new(gram: &Gram, options: Options) -> Option<Problem> {
-        phase(Phase::Factor, || Self::of(gram, options))
+    pub fn new(gram: &Gram, options: Options, ranks: &'r dyn Communicator) -> Option<Self> {
+        phase(Phase::Factor, || Self::of(gram, options, ranks))
     }
 
-    fn of(gram: &Gram, options: Options) -> Option<Problem> {
-        let factor = InverseFactor::new(gram, options.damping)?;
+    fn of(gram: &Gram, options: Options, ranks: &'r dyn Communicator) -> Option<Self> {
+        let factor = InverseFactor::new(gram, options.damping, ranks)?;
         let needed = options.refit > 0 || options.solver == Solver::Admm;
         let hessian = needed.then(|| factor.hessian(gram));
         let admm = match (options.solver, &hessian) {
-            (Solver::Admm, Some(h)) => Some(admm::Factor::new(h)?),
+            (Solver::Admm, Some(h)) => Some(admm::Factor::new(h, ranks)?),
             _ => None,
         };
-        Some(Problem { factor, hessian, admm, options })
+        Some(Problem { factor, hessian, admm, options, ranks })
     }
 
     /// Prunes `w: [d_out, d_in]` in place with the solver chosen; see
-    /// [`Selection`] for `row_weights`.
+    /// [`Selection`] for `row_weights`. Of `w` as it was, each rank needs its own
+    /// rows only.
     pub fn prune(&self, w: &mut Matrix, pattern: Pattern, row_weights: Option<&[f32]>) {
         let Options { scope, sweep, .. } = self.options;
-        let selection = Selection { pattern, scope, row_weights };
-        self.prune_by(w, |w, b| match (&self.admm, b) {
-            (Some(factor), Some(b)) => admm::prune(w, b, factor, &selection),
-            _ => sparsegpt::prune(w, &self.factor, &selection, sweep),
+        self.prune_by(w, |w, b, rows| {
+            let row_weights = row_weights.map(|weights| &weights[rows]);
+            let selection = Selection { pattern, scope, row_weights, ranks: self.ranks };
+            match (&self.admm, b) {
+                (Some(factor), Some(b)) => admm::prune(w, b, factor, &selection),
+                _ => sparsegpt::prune(w, &self.factor, &selection, sweep),
+            }
         });
     }
 
-    /// Prunes `w` with `prune`, which is given `W H` where there is an H, and
-    /// refits what it keeps.
-    pub fn prune_by(&self, w: &mut Matrix, prune: impl FnOnce(&mut Matrix, Option<&Matrix>)) {
-        phase(Phase::Solve, || {
-            let Some(h) = &self.hessian else { return prune(w, None) };
+    /// Prunes `w` with `prune`, and refits what it keeps. `prune` is given this
+    /// rank's rows, `W H` of them where there is an H, and which they are.
+    pub fn prune_by(
+        &self,
+        w: &mut Matrix,
+        prune: impl FnOnce(&mut Matrix, Option<&Matrix>, Range<usize>),
+    ) {
+        let rows = |w: &mut Matrix, rows| {
+            let Some(h) = &self.hessian else { return prune(w, None, rows) };
             self.factor.kill(w);
             let b = matmul(w.view(), h.view());
-            prune(w, Some(&b));
+            prune(w, Some(&b), rows);
             refit(w, h, &b, self.options.refit);
-        });
+        };
+        phase(Phase::Solve, || on_rows(self.ranks, w, rows));
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Sweep {
     pub bits: Option<u32>,
 }
 
-/// Prunes `w: [d_out, d_in]` in place and lets the kept weights make up for it.
+/// Prunes this rank's rows `w: [d_out, d_in]` in place and lets the kept weights make up for it.
 ///
 /// `factor` holds `U` with `H⁻¹ = UᵀU`. Columns are taken in order; where a
 /// weight w becomes q, `err = (w − q)/U_jj`, and the columns to its right lose
@@ -27,9 +27,6 @@ pub struct Sweep {
 /// weights as updated so far.
 pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, sweep: Sweep) {
     let (d_out, d_in) = (w.rows, w.cols);
-    if d_out == 0 || d_in == 0 {
-        return;
-    }
     let grid = sweep.bits.map(|bits| Grid::of(w, bits));
     factor.kill(w);
     let u = &factor.u;

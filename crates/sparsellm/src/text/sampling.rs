@@ -2,6 +2,7 @@
 
 use crate::checkpoint::hex;
 use crate::error::{Error, Result, invalid, usage};
+use crate::ranks::Communicator;
 use rand_mt::Mt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -53,6 +54,21 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// The tokens of this rank's part of the segments; `together` of them are not
+    /// parted.
+    pub fn share(&self, ranks: &dyn Communicator, together: usize) -> &[u32] {
+        let size = together.max(1) * self.seq_len;
+        let pieces = ranks.share(self.tokens.len().div_ceil(size));
+        &self.tokens[pieces.start * size..(pieces.end * size).min(self.tokens.len())]
+    }
+
+    /// How many tokens the largest part has.
+    pub fn largest_share(&self, ranks: &dyn Communicator, together: usize) -> usize {
+        let size = together.max(1) * self.seq_len;
+        let pieces = ranks.largest_share(self.tokens.len().div_ceil(size));
+        (pieces * size).min(self.tokens.len())
+    }
+
     /// SHA-256 of the tokens, as hex.
     pub fn digest(&self) -> String {
         let mut sha = Sha256::new();

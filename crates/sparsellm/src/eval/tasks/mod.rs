@@ -9,6 +9,7 @@ pub use local::file_in;
 use super::likelihood::{Likelihood, Request, likelihoods};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::ranks::Communicator;
 use crate::report::TaskReport;
 use crate::text::{
     Tokenizer,
@@ -166,6 +167,7 @@ pub fn evaluate(
     tokenizer: &Tokenizer,
     task: Task,
     items: &[Item],
+    ranks: &dyn Communicator,
     progress: impl FnMut(usize, usize),
 ) -> Result<(TaskReport, Vec<ItemReport>)> {
     let mut requests = Vec::new();
@@ -181,7 +183,7 @@ pub fn evaluate(
             requests.push(request);
         }
     }
-    let likelihoods = likelihoods(model, &requests, progress)?;
+    let likelihoods = likelihoods(model, &requests, ranks, progress)?;
     let mut rest = likelihoods.as_slice();
     let mut reports = Vec::new();
     for (index, item) in items.iter().enumerate() {

@@ -36,11 +36,11 @@ pub fn peak(sizes: Sizes, settings: &Settings) -> usize {
     let Sizes { tokens: n, d, d_ff, first: k, threads } = sizes;
     let admm = settings.solver.solver == Solver::Admm;
     let linear = d * d_ff;
-    // Tᵀa and zᵀX; the best weights; the dense last linear; the packed weights;
+    // Tᵀa and zᵀX in f64; the best weights; the dense last linear; the packed weights;
     // the a-update's solver.
     let kept = 1.0 - settings.pattern.sparsity();
     let packed = SparseWeights::bytes((k + 1) * linear, kept) / 4;
-    let weights = (2 * k + 3 + usize::from(settings.sequential_refit)) * linear + packed;
+    let weights = (3 * k + 4 + usize::from(settings.sequential_refit)) * linear + packed;
     // aᵀa; what is made of XᵀX.
     let grams = d_ff * d_ff + if admm { 4 } else { 2 } * d * d;
     // The factor of aᵀa and its inverse; H and ADMM's inverse besides.

@@ -19,7 +19,8 @@
 //! worth (docs/results.md).
 //!
 //! Tokens are streamed in chunks: every sum the weights need is a sum over
-//! tokens, so only z (and s) persist between epochs, and a never does.
+//! tokens, so only z (and s) persist between epochs, and a never does. Each rank
+//! has the X, Y, z (and s) of its own tokens.
 
 pub mod memory;
 mod passes;
@@ -36,9 +37,10 @@ use super::{
     solver::{Options, Problem},
 };
 use crate::error::{Result, invalid};
-use crate::linalg::{CholeskyFactor, Matrix};
+use crate::linalg::{CholeskyFactor, Matrix, rows_of};
 use crate::model::{Activation, FeedForward, Linear};
 use crate::profile::{Phase, phase};
+use crate::ranks::Communicator;
 use passes::{Pass, Start, a_solver};
 use state::State;
 
@@ -132,7 +134,7 @@ pub fn check(ffn: &FeedForward) -> Result<()> {
     }
 }
 
-/// Prunes a feed-forward network in place on the calibration inputs
+/// Prunes a feed-forward network in place on this rank's calibration inputs
 /// `x: [tokens, d]`; `observe` is told each epoch (from 1) and its error,
 /// and ends the run with an error of its own. The target leans on
 /// `reference: [tokens, d]`, biases included, where there is one.
@@ -145,27 +147,25 @@ pub fn prune(
     x: &Matrix,
     reference: Option<Matrix>,
     settings: &Settings,
+    ranks: &dyn Communicator,
     observe: impl FnMut(usize, f64) -> Result<()>,
 ) -> Result<Outcome> {
     check(ffn)?;
     let (alpha, beta) = (settings.alpha, settings.beta);
     match ffn {
         FeedForward::Mlp { fc1, fc2, .. } => {
-            alternate(&Relu { alpha, beta }, &mut [fc1], fc2, x, reference, settings, observe)
+            let updates = Relu { alpha, beta };
+            alternate(&updates, &mut [fc1], fc2, x, reference, settings, ranks, observe)
         }
-        FeedForward::SwiGlu { gate, up, down } => alternate(
-            &SwiGlu { alpha, beta },
-            &mut [up, gate],
-            down,
-            x,
-            reference,
-            settings,
-            observe,
-        ),
+        FeedForward::SwiGlu { gate, up, down } => {
+            let updates = SwiGlu { alpha, beta };
+            alternate(&updates, &mut [up, gate], down, x, reference, settings, ranks, observe)
+        }
     }
 }
 
 /// The alternating loop.
+#[allow(clippy::too_many_arguments)]
 fn alternate(
     updates: &impl Updates,
     first: &mut [&mut Linear],
@@ -173,22 +173,26 @@ fn alternate(
     x: &Matrix,
     reference: Option<Matrix>,
     settings: &Settings,
+    ranks: &dyn Communicator,
     mut observe: impl FnMut(usize, f64) -> Result<()>,
 ) -> Result<Outcome> {
     let not_finite = "the calibration activations are not finite or all zero";
-    let start = phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings))?;
+    let start =
+        phase(Phase::Forward, || Start::new(updates, first, last, x, reference, settings, ranks))?;
     let Start { mut state, target, norm, xx, mut sums, neuron_weights } = start;
     // X does not change: one factor serves every first linear and every epoch.
-    let Some(problem_x) = Problem::new(&xx, settings.solver) else {
+    let Some(problem_x) = Problem::new(&xx, settings.solver, ranks) else {
         return invalid!("sparsellm: {not_finite}");
     };
     let least_squares_x = (settings.epochs > 1)
-        .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING))
+        .then(|| CholeskyFactor::of_gram(&xx, LEAST_SQUARES_DAMPING, ranks))
         .flatten();
     drop(xx);
     let mut trouble = Trouble::new(settings.solver.damping);
     trouble.hessian(FIRST, &problem_x);
     let dense_last = settings.sequential_refit.then(|| last.weight.clone());
+    // This rank's rows of the last linear.
+    let own = rows_of(ranks, last.weight.rows);
     let mut errors = Vec::new();
     let mut best: Option<(usize, f64, Vec<Matrix>, Matrix)> = None;
     for epoch in 1..=settings.epochs.max(1) {
@@ -199,9 +203,12 @@ fn alternate(
                 break;
             };
             trouble.least_squares(FIRST, factor_x);
+            let rows = rows_of(ranks, last.weight.cols);
             for (i, linear) in first.iter_mut().enumerate() {
-                let zx = sums.zx.rows(i * last.weight.cols..(i + 1) * last.weight.cols);
-                linear.weight = phase(Phase::Weights, || factor_x.solve_rows(zx));
+                let at = i * last.weight.cols;
+                let zx = sums.zx.rows(at + rows.start..at + rows.end);
+                let solved = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
+                linear.weight.set_rows(rows.start, &solved);
             }
         }
         for (linear, weights) in first.iter_mut().zip(&neuron_weights) {
@@ -210,26 +217,29 @@ fn alternate(
         }
         if settings.sequential_refit {
             let pass = Pass { updates, first, last, x, target: &target, settings };
-            phase(Phase::Forward, || pass.activations(&mut sums));
+            phase(Phase::Forward, || pass.activations(&mut sums, ranks));
         } else if epoch > 1 {
             // W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹
-            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING);
+            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING, ranks);
             let Some(factor_a) = factor_a else {
                 trouble.stopped(epoch);
                 break;
             };
             trouble.least_squares(LAST, &factor_a);
-            last.weight = phase(Phase::Weights, || factor_a.solve_rows(sums.ta.view()));
+            let solved =
+                phase(Phase::Weights, || factor_a.solve_rows(sums.ta.rows(own.clone()).view()));
+            last.weight.set_rows(own.start, &solved);
         }
-        let Some(problem_a) = Problem::new(&sums.aa, settings.solver) else {
+        let Some(problem_a) = Problem::new(&sums.aa, settings.solver, ranks) else {
             trouble.stopped(epoch);
             break;
         };
         trouble.hessian(LAST, &problem_a);
         if let Some(dense) = &dense_last {
             // W̄₂ likewise, a being what the pruned first linears really give.
-            let factor = &problem_a.factor;
-            last.weight = phase(Phase::Weights, || factor.least_squares(&sums.ta, x.rows, dense));
+            let (ta, dense) = (sums.ta.rows(own.clone()), dense.rows(own.clone()));
+            let solve = || problem_a.factor.least_squares(ta.view(), sums.aa.tokens, dense);
+            last.weight.set_rows(own.start, &phase(Phase::Weights, solve));
         }
         problem_a.prune(&mut last.weight, settings.pattern, None);
         last.pack();
@@ -242,12 +252,12 @@ fn alternate(
         let pass = Pass { updates, first, last, x, target: &target, settings };
         let ratio = settings.beta / settings.alpha;
         let solver = match epoch < settings.epochs {
-            true => phase(Phase::A, || a_solver(&last.weight, ratio)),
+            true => phase(Phase::A, || a_solver(&last.weight, ratio, ranks)),
             false => None,
         };
         let error = phase(Phase::Forward, || match &solver {
-            Some(solver) => pass.update(&mut state, &mut sums, solver),
-            None => Ok(pass.error()),
+            Some(solver) => pass.update(&mut state, &mut sums, solver, ranks),
+            None => Ok(pass.error(ranks)),
         })? / norm;
         errors.push(error);
         observe(epoch, error)?;

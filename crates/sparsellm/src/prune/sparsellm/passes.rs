@@ -4,32 +4,41 @@
 
 use super::{Settings, State, Updates};
 use crate::error::Result;
-use crate::linalg::{CholeskyFactor, Gram, Matrix, View, add_matmul_tn, tile_matmul_nt, tiles};
+use crate::linalg::{
+    CholeskyFactor, CrossGram, Gram, Matrix, View, on_rows, tile_matmul_nt, tiles,
+};
 use crate::model::Linear;
 use crate::profile::{Phase, phase};
+use crate::ranks::Communicator;
 use rayon::prelude::*;
 use std::{borrow::Cow, ops::Range};
 
-/// Sums over tokens that give the next weights.
+/// Sums over all ranks' tokens that give the next weights.
 pub struct Sums {
     /// `aᵀa`.
     pub aa: Gram,
     /// `(T − b₂)ᵀ a: [d, d_ff]`.
-    pub ta: Matrix,
+    pub ta: CrossGram,
     /// `(z − b₁)ᵀ X: [d_ff, d]` of each first linear, one after another.
-    pub zx: Matrix,
+    pub zx: CrossGram,
 }
 
 impl Sums {
     fn add_last(&mut self, target: View, a: &[f32]) {
-        let a = View::new(a, self.ta.cols);
+        let a = View::new(a, self.aa.dim());
         self.aa.add(a);
-        phase(Phase::Gram, || add_matmul_tn(&mut self.ta, 1.0, target, a));
+        phase(Phase::Gram, || self.ta.add(target, a));
     }
 
     fn clear_last(&mut self) {
         self.aa.clear();
-        self.ta.data.fill(0.0);
+        self.ta.clear();
+    }
+
+    /// Adds up what concerns the last linear over the ranks.
+    fn sum_last(&mut self, ranks: &dyn Communicator) {
+        self.aa.sum(ranks);
+        self.ta.sum(ranks);
     }
 }
 
@@ -49,7 +58,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Runs the dense network on `x`. The target is its output Y, or where
+    /// Runs the dense network on this rank's `x`. The target is its output Y, or where
     /// there is a `reference` R, `T = (1 − λ)Y + λR`.
     pub fn new(
         updates: &impl Updates,
@@ -58,6 +67,7 @@ impl Start {
         x: &Matrix,
         reference: Option<Matrix>,
         settings: &Settings,
+        ranks: &dyn Communicator,
     ) -> Result<Start> {
         let (d, d_ff) = (last.weight.rows, last.weight.cols);
         let width = first.len() * d_ff;
@@ -70,8 +80,8 @@ impl Start {
             xx: Gram::new(x.cols),
             sums: Sums {
                 aa: Gram::new(d_ff),
-                ta: Matrix::zeros(d, d_ff),
-                zx: Matrix::zeros(width, x.cols),
+                ta: CrossGram::new(d, d_ff),
+                zx: CrossGram::new(width, x.cols),
             },
             neuron_weights: vec![None; first.len()],
         };
@@ -104,13 +114,18 @@ impl Start {
                 start.norm += norm;
                 slopes.iter_mut().zip(squares).for_each(|(sum, s)| *sum += s);
             }
+            start.xx.add(x);
             if !settings.sequential_refit {
                 start.sums.aa.add(View::new(a, d_ff));
             }
         }
-        start.xx.add(x.view());
-        start.norm = start.norm.max(f64::MIN_POSITIVE);
+        start.xx.sum(ranks);
+        start.norm = ranks.total(start.norm).max(f64::MIN_POSITIVE);
+        if !settings.sequential_refit {
+            start.sums.aa.sum(ranks);
+        }
         if weigh {
+            ranks.sum(&mut slopes);
             let weights = slopes.chunks_exact(d_ff);
             let weights = weights.map(|s| neuron_weights(s, &last.weight, settings.neuron_weights));
             start.neuron_weights = weights.map(Some).collect();
@@ -158,7 +173,7 @@ pub struct Pass<'a, 'b, U> {
 impl<U: Updates> Pass<'_, '_, U> {
     /// Gathers aᵀa and Tᵀa of the activations `a = φ(X W₁ᵀ + b₁)` that the
     /// first linears as they are produce.
-    pub fn activations(&self, sums: &mut Sums) {
+    pub fn activations(&self, sums: &mut Sums, ranks: &dyn Communicator) {
         let d_ff = self.last.weight.cols;
         sums.clear_last();
         let mut a = vec![0.0; self.settings.chunk.min(self.x.rows) * d_ff];
@@ -172,24 +187,31 @@ impl<U: Updates> Pass<'_, '_, U> {
             });
             sums.add_last(self.target.rows(rows), a);
         }
+        sums.sum_last(ranks);
     }
 
     /// `‖T − FFN_sparse(X)‖²`.
-    pub fn error(&self) -> f64 {
+    pub fn error(&self, ranks: &dyn Communicator) -> f64 {
         let errors = tiles(self.x.rows, [], |rows, []| {
             let mut pre = vec![0.0; rows.len() * self.width()];
             let mut a = vec![0.0; rows.len() * self.last.weight.cols];
             let mut out = vec![0.0; rows.len() * self.last.weight.rows];
             self.error_of_tile(rows, &mut pre, &mut a, &mut out)
         });
-        errors.iter().sum()
+        ranks.total(errors.iter().sum())
     }
 
     /// [`error`](Self::error), and in the same pass makes a, moves z (and s),
     /// and gathers what the next epoch's weights need.
-    pub fn update(&self, state: &mut State, sums: &mut Sums, solver: &Matrix) -> Result<f64> {
+    pub fn update(
+        &self,
+        state: &mut State,
+        sums: &mut Sums,
+        solver: &Matrix,
+        ranks: &dyn Communicator,
+    ) -> Result<f64> {
         let (d_ff, sequential) = (self.last.weight.cols, self.settings.sequential_refit);
-        sums.zx.data.fill(0.0);
+        sums.zx.clear();
         if !sequential {
             sums.clear_last();
         }
@@ -204,14 +226,18 @@ impl<U: Updates> Pass<'_, '_, U> {
                 });
                 let z = self.without_biases(z);
                 let z = View::new(&z, self.width());
-                phase(Phase::Gram, || add_matmul_tn(&mut sums.zx, 1.0, z, x));
+                phase(Phase::Gram, || sums.zx.add(z, x));
                 errors.iter().sum::<f64>()
             })?;
             if !sequential {
                 sums.add_last(target, a);
             }
         }
-        Ok(error)
+        sums.zx.sum(ranks);
+        if !sequential {
+            sums.sum_last(ranks);
+        }
+        Ok(ranks.total(error))
     }
 
     /// One tile's part of the error, its a, and its next z (and s).
@@ -284,15 +310,17 @@ impl<U: Updates> Pass<'_, '_, U> {
 
 /// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d
 /// factor does what a d_ff×d_ff one would.
-pub fn a_solver(w2: &Matrix, ratio: f32) -> Option<Matrix> {
-    let w2t = w2.transposed();
-    let gram = Gram::of(w2t.view());
+pub fn a_solver(w2: &Matrix, ratio: f32, ranks: &dyn Communicator) -> Option<Matrix> {
+    let mut w2t = w2.transposed();
+    let gram = Gram::of(w2t.view(), ranks);
     let k = || {
         let mut k = gram.scaled(1.0);
         k.data.iter_mut().step_by(w2.rows + 1).for_each(|v| *v += ratio);
         k
     };
-    Some(CholeskyFactor::of(k)?.solve_rows(w2t.view()))
+    let factor = CholeskyFactor::of(k, ranks)?;
+    on_rows(ranks, &mut w2t, |rows, _| factor.solve_in_place(rows));
+    Some(w2t)
 }
 
 /// What the first linears give for a tile, side by side.
