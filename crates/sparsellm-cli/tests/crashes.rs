@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{asset, files, sparsellm, sparsellm_command};
+use common::{asset, files, layers_done, sparsellm, sparsellm_command};
 use std::{
     fs,
     path::Path,
@@ -33,17 +33,15 @@ fn start(mut command: Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+fn send(signal: &str, child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+}
+
 /// What a process said, and its exit status.
 fn end(child: Child) -> (String, Option<i32>) {
     let output = child.wait_with_output().unwrap();
     (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
-}
-
-/// Layers that are done in the unfinished run on `out`.
-fn layers_done(out: &Path) -> usize {
-    let name = format!(".sparsellm-partial-{}", out.file_name().unwrap().to_str().unwrap());
-    let lines = fs::read_to_string(out.with_file_name(name).join("layers.jsonl"));
-    lines.map_or(0, |text| text.matches('\n').count())
 }
 
 /// Waits until `layers` are done.
@@ -128,8 +126,7 @@ fn signals_stop_at_a_safe_point_and_say_how_to_go_on() {
         let out = temp.path().join(signal);
         let mut child = start(prune(model, method, &out, &[]));
         wait_for_layers(&mut child, &out, 1);
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        send(signal, &child);
         let (said, status) = end(child);
         assert_eq!(status, Some(1), "{said}");
         assert!(said.contains("stopping at the next safe point"), "{said}");
@@ -143,8 +140,7 @@ fn signals_stop_at_a_safe_point_and_say_how_to_go_on() {
     let out = temp.path().join("early");
     let child = start(prune(model, method, &out, &["--samples", "64"]));
     sleep(Duration::from_millis(100));
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    send("TERM", &child);
     let (said, _) = end(child);
     assert!(!said.contains("--resume") && !out.exists(), "{said}");
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 3);
@@ -201,10 +197,13 @@ fn two_runs_never_write_one_output() {
     let out = temp.path().join("out");
     let mut first = start(prune("tiny-llama", "sparsellm-plus", &out, &[]));
     wait_for_layers(&mut first, &out, 1);
+    // It would end before the others have asked.
+    send("STOP", &first);
     for option in [&["--resume"][..], &["--force"], &[]] {
         let (said, status) = end(start(prune("tiny-llama", "sparsellm-plus", &out, option)));
         assert!(status == Some(1) && said.contains("another sparsellm"), "{said}");
     }
+    send("CONT", &first);
     assert_eq!(end(first).1, Some(0));
     assert!(out.join("report.html").exists());
 }

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{asset, sparsellm_command};
+use common::{asset, layers_done, sparsellm_command};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -185,19 +185,12 @@ fn after_a_rank_dies_other_ranks_go_on() {
 fn an_error_is_told_once_and_ends_all_ranks() {
     let temp = TempDir::new().unwrap();
     let subject = &subjects()[0];
-    let output = subject.prune(3, "wanda", &temp.path().join("out"), &["--layers", "0..99"]);
-    let output = { output }.output().unwrap();
+    let out = temp.path().join("out");
+    let output = subject.prune(3, "wanda", &out, &["--layers", "0..99"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
     assert!(output.stdout.is_empty() && fs::read_dir(temp.path()).unwrap().next().is_none());
-}
-
-/// Layers that are done in the unfinished run on `out`.
-fn layers_done(out: &Path) -> usize {
-    let name = format!(".sparsellm-partial-{}", out.file_name().unwrap().to_str().unwrap());
-    let lines = fs::read_to_string(out.with_file_name(name).join("layers.jsonl"));
-    lines.map_or(0, |text| text.matches('\n').count())
 }
 
 /// The process that is this rank of the run on `out`.
@@ -208,7 +201,7 @@ fn process_of(rank: usize, out: &Path) -> Option<String> {
         let has = |bytes: &[u8], text: &str| bytes.split(|b| *b == 0).any(|p| p == text.as_bytes());
         has(&read("environ"), &mark) && has(&read("cmdline"), out.to_str().unwrap())
     };
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let found = { processes }.find(is_it)?;
+    let mut processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let found = processes.find(is_it)?;
     Some(found.file_name()?.to_str()?.to_string())
 }

@@ -55,3 +55,10 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries.map(|p| (p.file_name().unwrap().into(), fs::read(&p).unwrap())).collect()
 }
+
+/// Layers that are done in the unfinished run on `out`.
+pub fn layers_done(out: &Path) -> usize {
+    let name = format!(".sparsellm-partial-{}", out.file_name().unwrap().to_str().unwrap());
+    let lines = fs::read_to_string(out.with_file_name(name).join("layers.jsonl"));
+    lines.map_or(0, |text| text.matches('\n').count())
+}

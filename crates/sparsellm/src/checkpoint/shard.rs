@@ -107,8 +107,13 @@ impl Shard {
         written.and_then(|_| self.file.write_all(bytes)).map_err(|e| Error::io(&self.path, e))
     }
 
-    /// Everything written is on the disk when this returns.
-    pub fn sync(&self) -> Result<()> {
+    /// All values written are on the disk when this returns.
+    pub fn sync_data(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// And all that the file system knows of the file.
+    pub fn sync_all(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))
     }
 

@@ -83,7 +83,8 @@ impl<'a> Writer<'a> {
         &self.folder
     }
 
-    /// What [`Writer::layer_done`] recorded, in an unfinished run as well.
+    /// What [`Writer::layer_done`] had recorded in the unfinished run that this one
+    /// goes on with.
     pub fn done(&self) -> &[Value] {
         &self.done
     }
@@ -91,12 +92,9 @@ impl<'a> Writer<'a> {
     /// Records that the next layer is finished: all that was written of it is on
     /// the disk before the record is.
     pub fn layer_done(&mut self, report: Value) -> Result<()> {
-        if let Some(files) = &mut self.files {
-            files.shards.iter().try_for_each(Shard::sync)?;
-            files.run.record(report.clone())?;
-        }
-        self.done.push(report);
-        Ok(())
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.shards.iter().try_for_each(Shard::sync_data)?;
+        files.run.record(report)
     }
 
     /// Reads back a tensor of a finished layer.
@@ -169,7 +167,7 @@ impl Files {
             }
             source.release();
         }
-        self.shards.iter().try_for_each(Shard::sync)?;
+        self.shards.iter().try_for_each(Shard::sync_all)?;
         match &source.gguf {
             Some(gguf) => {
                 write_file(&folder.join("config.json"), pretty(&source.config).as_bytes())?;

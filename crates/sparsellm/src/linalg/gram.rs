@@ -4,7 +4,7 @@
 //! all bits of what is added, unless parts differ by 2²⁹ or so: the order of the
 //! parts, and with it the number of ranks, does not change the result.
 
-use super::{Matrix, View, panel};
+use super::{Matrix, View, panel, spread::owner};
 use crate::profile::{self, Phase, phase};
 use crate::ranks::Communicator;
 use faer::{
@@ -48,7 +48,7 @@ impl Gram {
     /// on all ranks; each makes some of it.
     pub fn of(x: View, ranks: &dyn Communicator) -> Self {
         let mut gram = Gram::new(x.cols);
-        gram.add_product(x.faer(), |piece| piece % ranks.size() == ranks.rank());
+        gram.add_product(x.faer(), |piece| owner(ranks, piece) == ranks.rank());
         ranks.sum(&mut gram.lower);
         gram
     }

@@ -66,8 +66,8 @@ pub struct Block {
     pub cols: Range<usize>,
 }
 
-/// The rank that makes a factor's `i`-th block of rows: in turn, since later rows
-/// are more work.
+/// The rank that makes the `i`-th block of rows of a triangular matrix: in turn,
+/// since later rows are more work.
 pub fn owner(ranks: &dyn Communicator, i: usize) -> usize {
     i % ranks.size()
 }
