@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-FIXTURES = HERE.parent / "crates/sparsellm/tests/fixtures"
+FIXTURES = HERE.parent / "crates/sparsellm-testing/fixtures"
 FAMILIES = FIXTURES / "families"
 # As in src/lib.rs.
-CONFIGS = ["smollm2", "opt-no-bias", "qwen3", "mistral", "opt-gelu", "llama3"]
+CONFIGS = ["smollm2", "opt-no-bias", "qwen3", "mistral", "opt-gelu", "llama3", "gemma2", "gpt-neox"]
 
 
 def safetensors(tensors: dict) -> bytes:

@@ -2,14 +2,12 @@
 //! and goes on as the command would with what it made of them. An error is what
 //! is wanted of a bad file; a panic, a hang or much memory is not.
 
-use serde_json::json;
-use sparsellm::{
-    Checkpoint, Method, Model, Settings, Tokenizer, Writer,
-    checkpoint::Existing,
-    perplexity, pipeline,
-    ranks::Local,
-    text::{Segments, Source},
-};
+use sparsellm::{Model, Observer, Pruner, methods::Magnitude};
+use sparsellm_checkpoint::Checkpoint;
+use sparsellm_data::Source;
+use sparsellm_eval::perplexity;
+use sparsellm_ranks::Local;
+use sparsellm_text::{Segments, Tokenizer};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -63,7 +61,7 @@ pub fn gguf(bytes: &[u8]) {
     let path = folder.join("model.gguf");
     read_all(&path);
     if let Ok(model) = Model::open(&path) {
-        if let Ok(tokenizer) = Tokenizer::of(&model.checkpoint) {
+        if let Ok(tokenizer) = Tokenizer::from_checkpoint(&model.checkpoint) {
             let _ = tokenizer.encode(TEXT);
         }
         run(&model);
@@ -73,20 +71,22 @@ pub fn gguf(bytes: &[u8]) {
 /// `config.json`, beside the weights of the family that the first byte picks: run,
 /// and pruned.
 pub fn config(bytes: &[u8]) {
-    const WEIGHTS: [&[u8]; 6] = [
+    const WEIGHTS: [&[u8]; 8] = [
         fixture!("smollm2/model.safetensors"),
         fixture!("opt-no-bias/model.safetensors"),
         fixture!("qwen3/model.safetensors"),
         fixture!("mistral/model.safetensors"),
         fixture!("opt-gelu/model.safetensors"),
         fixture!("llama3/model.safetensors"),
+        fixture!("gemma2/model.safetensors"),
+        fixture!("gpt-neox/model.safetensors"),
     ];
     let Some((which, json)) = bytes.split_first() else { return };
     let weights = WEIGHTS[usize::from(*which) % WEIGHTS.len()];
     let folder = folder(&[("config.json", json), ("model.safetensors", weights)]);
     if let Ok(model) = Model::open(&folder) {
         run(&model);
-        let _ = prune(&model, &folder.join("pruned"));
+        let _ = Pruner::for_model(&model).method(&Magnitude).write(&folder.join("pruned"));
     }
 }
 
@@ -100,7 +100,7 @@ pub fn tokenizer(bytes: &[u8]) {
         1 => folder(&[("tokenizer.json", first), ("tokenizer_config.json", second)]),
         _ => folder(&[("vocab.json", first), ("merges.txt", second)]),
     };
-    if let Ok(tokenizer) = Tokenizer::of_folder(&folder) {
+    if let Ok(tokenizer) = Tokenizer::from_folder(&folder) {
         let _ = tokenizer.encode(TEXT);
         let _ = tokenizer.encode_after_start(TEXT);
     }
@@ -168,33 +168,24 @@ fn read_all(path: &Path) {
 
 /// A forward pass over a few tokens.
 fn run(model: &Model) {
-    let windows = Segments { tokens: vec![1, 2, 3, 4], seq_len: 4 };
+    let windows = Segments::new(vec![1, 2, 3, 4], 4);
     if model.check_seq_len(4).is_ok() {
-        let _ = perplexity(model, &windows, &Local, |_, _| Ok(()));
+        let _ = perplexity(model, &windows, "windows", &Local, &mut Observer::silent());
     }
-}
-
-/// The model pruned and written.
-fn prune(model: &Model, output: &Path) -> sparsellm::Result<()> {
-    let (run, settings) = (json!({}), Settings::of(Method::Magnitude));
-    settings.check(model)?;
-    let mut writer = Writer::create(&model.checkpoint, output, &run, Existing::default(), &Local)?;
-    pipeline::prune(model, None, &settings, None, &mut writer, &Local, &mut |_| Ok(()))?;
-    writer.finish(&run)?.publish()
 }
 
 fn text(name: &str, bytes: &[u8]) {
     const WORDS: &[u8] = include_bytes!("../../assets/tiny-llama/tokenizer.json");
     let path = folder(&[(name, bytes), ("tokenizer.json", WORDS)]).join(name);
     let source = Source::file(&path.to_string_lossy()).expect("a kind that is known");
-    let tokenizer = || Tokenizer::of_folder(path.parent().expect("a folder"));
+    let tokenizer = || Tokenizer::from_folder(path.parent().expect("a folder"));
     let _ = source.windows(8, Some(4), tokenizer);
     let _ = source.segments(2, 8, 0, tokenizer);
 }
 
 macro_rules! fixture {
     ($path:literal) => {
-        include_bytes!(concat!("../../crates/sparsellm/tests/fixtures/families/", $path))
+        include_bytes!(concat!("../../crates/sparsellm-testing/fixtures/families/", $path))
     };
 }
 use fixture;

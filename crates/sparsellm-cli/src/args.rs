@@ -2,17 +2,12 @@
 
 use crate::{Context, progress::Progress};
 use clap::{Parser, Subcommand};
-use sparsellm::{
-    Error, Method, Pattern, Result,
-    eval::tasks::Task,
-    hub,
-    prune::{Scope, Solver, sparsellm::StateType},
-    settings::OWL,
-};
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sparsellm::{Method, Pattern, Result, find_method};
+use sparsellm_eval::tasks::Task;
+use sparsellm_prune::{OWL, Scope, Solver, StateType};
+use std::path::{Path, PathBuf};
 
 /// Prunes pre-trained language models globally: SparseLLM, and the local
 /// methods it is measured against.
@@ -44,19 +39,28 @@ pub enum Command {
 }
 
 /// How much goes: `--sparsity` or `--pattern`.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Serialize)]
 pub struct Amount {
     /// Fraction of the weights to remove, in [0, 1) [default: 0.7]
     #[arg(long, value_name = "F", value_parser = sparsity, conflicts_with = "pattern")]
     pub sparsity: Option<f64>,
     /// Remove N of every M consecutive weights, e.g. 2:4
-    #[arg(long, value_name = "N:M", value_parser = parse::<Pattern>)]
-    pub pattern: Option<Pattern>,
+    #[arg(long, value_name = "N:M", value_parser = pattern)]
+    pub pattern: Option<String>,
 }
 
 impl Amount {
+    /// What was given, by the fields' names.
+    pub fn asked(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(asked)) => asked,
+            _ => Map::new(),
+        }
+    }
+
     pub fn pattern(&self) -> Pattern {
-        self.pattern.unwrap_or(Pattern::Unstructured(self.sparsity.unwrap_or(0.7)))
+        let asked = self.pattern.as_ref().and_then(|text| text.parse().ok());
+        asked.unwrap_or(Pattern::Unstructured(self.sparsity.unwrap_or(0.7)))
     }
 }
 
@@ -69,10 +73,8 @@ pub struct Prune {
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
     /// magnitude, wanda, sparsegpt, sparsellm (as published) or sparsellm-plus
-    #[arg(long, default_value = "sparsellm-plus", value_name = "NAME", value_parser = parse::<Method>)]
-    pub method: Method,
-    #[command(flatten)]
-    pub amount: Amount,
+    #[arg(long, default_value = "sparsellm-plus", value_name = "NAME", value_parser = method)]
+    pub method: String,
     /// Calibration text (not needed for magnitude): wikitext2, ptb or c4 from the hub, or a file
     /// as for eval --data
     #[arg(long, value_name = "TEXT")]
@@ -86,41 +88,14 @@ pub struct Prune {
     /// Seed of the segments' draw
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
-    /// Decoder layers to prune, from A up to but not including B [default: all]
-    #[arg(long, value_name = "A..B", value_parser = layers)]
-    pub layers: Option<Range<usize>>,
-    /// SparseLLM's penalty of the linear constraints [default: 5 for SwiGLU, 0.1 for ReLU]
-    #[arg(long, value_name = "F")]
-    pub alpha: Option<f32>,
-    /// SparseLLM's penalty of the activation constraint [default: 5 for SwiGLU, 0.1 for ReLU]
-    #[arg(long, value_name = "F")]
-    pub beta: Option<f32>,
-    /// SparseLLM's epochs per layer [default: 4; 2 for sparsellm-plus]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub epochs: Option<usize>,
-    /// Damping of the Hessians, relative to their mean diagonal
-    #[arg(long, default_value_t = 0.01, value_name = "F")]
-    pub damping: f32,
-    /// Columns per block of the OBS sweep
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    pub block_size: usize,
-    /// Capture each group's inputs after the groups before it were pruned
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub true_sequential: Option<bool>,
     #[command(flatten)]
-    pub recipe: Recipe,
-    /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
-    #[arg(long, value_name = "B")]
-    pub bits: Option<u32>,
+    pub settings: SettingsFlags,
     /// Also measure perplexity before and after on these texts
     #[arg(long, num_args = 1.., value_name = "TEXT")]
     pub eval: Vec<String>,
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
     pub max_windows: Option<usize>,
-    /// Keep SparseLLM's z and s, all that it holds per token, as f32, or as bf16 in half the memory
-    #[arg(long, default_value = "f32", value_name = "f32|bf16", value_parser = parse::<StateType>)]
-    pub state: StateType,
     /// Stay within this much memory, e.g. 12GB or 500MiB: z and s go to a temporary file where they
     /// would be too much
     #[arg(long, value_name = "LIMIT", value_parser = bytes)]
@@ -139,10 +114,59 @@ pub struct Prune {
     pub json: bool,
 }
 
+/// The library's settings, by their fields' names: what is given here is laid over the
+/// method's own.
+#[derive(clap::Args, Serialize)]
+pub struct SettingsFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub amount: Amount,
+    /// Decoder layers to prune, from A up to but not including B [default: all]
+    #[arg(long, value_name = "A..B", value_parser = layers)]
+    pub layers: Option<String>,
+    /// SparseLLM's penalty of the linear constraints [default: 5 for gated networks, 0.1 for plain ones]
+    #[arg(long, value_name = "F")]
+    pub alpha: Option<f32>,
+    /// SparseLLM's penalty of the activation constraint [default: 5 for gated networks, 0.1 for plain ones]
+    #[arg(long, value_name = "F")]
+    pub beta: Option<f32>,
+    /// SparseLLM's epochs per layer [default: 4; 2 for sparsellm-plus]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub epochs: Option<usize>,
+    /// Damping of the Hessians, relative to their mean diagonal [default: 0.01]
+    #[arg(long, value_name = "F")]
+    pub damping: Option<f32>,
+    /// Columns per block of the OBS sweep [default: 128]
+    #[arg(long, value_name = "N")]
+    pub block_size: Option<usize>,
+    /// Capture each group's inputs after the groups before it were pruned
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub true_sequential: Option<bool>,
+    /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
+    #[arg(long, value_name = "B")]
+    pub bits: Option<u32>,
+    /// Keep SparseLLM's z and s, all that it holds per token, as f32, or as bf16 in half the memory
+    /// [default: f32]
+    #[arg(long, value_name = "f32|bf16", value_parser = parse::<StateType>)]
+    pub state: Option<StateType>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub additions: Additions,
+}
+
+impl SettingsFlags {
+    /// What was given, by the fields' names.
+    pub fn asked(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut asked)) = serde_json::to_value(self) else { return Map::new() };
+        asked.retain(|_, value| !value.is_null());
+        asked
+    }
+}
+
 /// What `sparsellm-plus` adds to the published methods, each switched alone.
-#[derive(clap::Args)]
+#[derive(clap::Args, Serialize)]
 #[command(next_help_heading = "What sparsellm-plus adds (for other methods: off unless asked for)")]
-pub struct Recipe {
+pub struct Additions {
     /// Finds each linear's mask and weights: obs (SparseGPT's sweep) or admm
     #[arg(long, value_name = "NAME", value_parser = parse::<Solver>)]
     pub solver: Option<Solver>,
@@ -256,6 +280,17 @@ impl std::str::FromStr for AskedTask {
     }
 }
 
+fn method(text: &str) -> std::result::Result<String, String> {
+    find_method(text).map(|method| method.name().into()).map_err(|e| e.to_string())
+}
+
+fn pattern(text: &str) -> std::result::Result<String, String> {
+    match text.parse()? {
+        Pattern::NofM { .. } => Ok(text.into()),
+        Pattern::Unstructured(_) => Err(format!("pattern {text:?} is not N:M; give --sparsity")),
+    }
+}
+
 fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> std::result::Result<T, String> {
     text.parse()
 }
@@ -314,37 +349,26 @@ fn threads(text: &str) -> std::result::Result<usize, String> {
     at_least_one(text).and_then(|n| if n <= 1024 { Ok(n) } else { Err("at most 1024".into()) })
 }
 
-fn layers(text: &str) -> std::result::Result<Range<usize>, String> {
-    let hint = || "a range A..B was expected, e.g. 0..12".to_string();
-    let (a, b) = text.split_once("..").ok_or_else(hint)?;
-    Ok(a.parse().map_err(|_| hint())?..b.parse().map_err(|_| hint())?)
-}
-
-/// The segment length to use: what was asked for, or 2048 within the model's
-/// positions.
-pub fn seq_len(model: &sparsellm::Model, asked: Option<usize>) -> Result<usize> {
-    let seq_len = asked.unwrap_or(2048.min(model.shape().positions.unwrap_or(2048)));
-    model.check_seq_len(seq_len)?;
-    Ok(seq_len)
+fn layers(text: &str) -> std::result::Result<String, String> {
+    let range = text.split_once("..").and_then(|(a, b)| {
+        let range: std::ops::Range<usize> = a.parse().ok()?..b.parse().ok()?;
+        Some(format!("{}..{}", range.start, range.end))
+    });
+    range.ok_or_else(|| "a range A..B was expected, e.g. 0..12".into())
 }
 
 /// Opens the model at a path, or by its id on the hub where there is nothing
-/// at that path.
+/// at that path, with progress.
 pub fn open(model: &str, context: &Context) -> Result<sparsellm::Model> {
-    let path = Path::new(model);
-    if path.exists() {
-        return sparsellm::Model::open(path);
-    }
-    if !hub::is_id(model) {
-        return Err(Error::Invalid(format!(
-            "{model}: no such file or folder; give a Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name)"
-        )));
-    }
     let mut progress = Progress::new();
-    let download = || context.hub.model(model, &mut |event| progress.event(&event));
-    let folder = context.ranks.after_first(download)?;
-    drop(progress);
-    sparsellm::Model::open(&folder)
+    sparsellm::open_model(model, &context.hub, &*context.ranks, &mut progress.observer())
+}
+
+impl Prune {
+    /// The method that was named.
+    pub fn method(&self) -> Result<&'static dyn Method> {
+        find_method(&self.method)
+    }
 }
 
 /// `wikitext2:FILE` as `wikitext2:` and `FILE`; nothing and all of it where there

@@ -1,12 +1,12 @@
 //! `sparsellm demo`: two small models that ship with the command, pruned with
 //! every method.
 
-use crate::{args, print, print_json, prune::overall_sparsity};
+use crate::{args, print, print_json};
 use serde_json::{Value, json};
-use sparsellm::{
-    Error, Method, Model, Result, Settings, Tokenizer, Writer, checkpoint::Existing, perplexity,
-    pipeline, ranks::Local, text::Source,
-};
+use sparsellm::{Calibration, Error, Evaluator, Model, Pruner, Result};
+use sparsellm_data::Source;
+use sparsellm_prune::METHODS;
+use sparsellm_text::Tokenizer;
 use std::{path::Path, time::Instant};
 
 /// A file of an embedded model: its name and contents.
@@ -40,47 +40,11 @@ pub fn run(args: &args::Demo) -> Result<()> {
     let pattern = args.amount.pattern();
     let mut results: Vec<Value> = Vec::new();
     let mut table = format!("{:12} {:>10}", "perplexity", "dense");
-    Method::ALL.iter().for_each(|m| table.push_str(&format!(" {:>14}", m.name())));
+    METHODS.iter().for_each(|m| table.push_str(&format!(" {:>14}", m.name())));
     table.push('\n');
     for (name, files) in MODELS {
-        let home = folder.path().join(name);
-        unpack(&home, files)?;
-        let model = Model::open(&home)?;
-        let tokenizer = || Tokenizer::of(&model.checkpoint);
-        let source = |file: &str| Source::file(&folder.path().join(file).to_string_lossy());
-        let windows = source("test.txt")?.windows(SEQ_LEN, None, tokenizer)?;
-        let calibration = pipeline::Calibration::new(
-            source("calibration.txt")?.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?,
-        );
-        let dense = perplexity(&model, &windows, &Local, |_, _| Ok(()))?.perplexity;
-        table.push_str(&format!("{name:12} {dense:>10.3}"));
-        let mut methods = serde_json::Map::new();
-        for method in Method::ALL {
-            eprintln!("{name}: {} at {pattern}", method.name());
-            let settings = Settings { pattern, ..Settings::of(method) };
-            let output = folder.path().join(format!("{name}-{}", method.name()));
-            let run = json!({"method": method.name()});
-            let existing = Existing::default();
-            let mut writer = Writer::create(&model.checkpoint, &output, &run, existing, &Local)?;
-            let layers = pipeline::prune(
-                &model,
-                Some(&calibration),
-                &settings,
-                None,
-                &mut writer,
-                &Local,
-                &mut |_| Ok(()),
-            )?;
-            let finished = writer.finish(&run)?;
-            let pruned = Model::open(finished.folder())?;
-            let pruned = perplexity(&pruned, &windows, &Local, |_, _| Ok(()))?.perplexity;
-            table.push_str(&format!(" {pruned:>14.3}"));
-            let sparsity = overall_sparsity(&model, &layers);
-            methods
-                .insert(method.name().into(), json!({"perplexity": pruned, "sparsity": sparsity}));
-        }
-        table.push('\n');
-        results.push(json!({"model": name, "dense": dense, "methods": methods}));
+        unpack(&folder.path().join(name), files)?;
+        results.push(prune_by_all(args, name, folder.path(), &mut table)?);
     }
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
@@ -90,6 +54,35 @@ pub fn run(args: &args::Demo) -> Result<()> {
     print(&format!(
         "Two story-telling models pruned to {pattern}, perplexity on held-out stories (lower is better):\n\n{table}\n{seconds:.1} s\n"
     ))
+}
+
+/// Prunes the model in `home/name` with every method; adds its row to the table.
+fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) -> Result<Value> {
+    let model = Model::open(&home.join(name))?;
+    let test = home.join("test.txt").to_string_lossy().into_owned();
+    let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
+    let text = Source::file(&home.join("calibration.txt").to_string_lossy())?;
+    let segments = text.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?;
+    let calibration = Calibration::new(segments);
+    let measure = |model: &Model| Evaluator::new(model).seq_len(SEQ_LEN).perplexity(&test);
+    let dense = measure(&model)?.perplexity;
+    table.push_str(&format!("{name:12} {dense:>10.3}"));
+    let mut methods = serde_json::Map::new();
+    for method in METHODS {
+        eprintln!("{name}: {} at {}", method.name(), args.amount.pattern());
+        let output = home.join(format!("{name}-{}", method.name()));
+        let report = Pruner::for_model(&model)
+            .method(*method)
+            .settings(args.amount.asked())
+            .shared_calibration(&calibration)
+            .write(&output)?;
+        let pruned = measure(&Model::open(&output)?)?.perplexity;
+        table.push_str(&format!(" {pruned:>14.3}"));
+        let figures = json!({"perplexity": pruned, "sparsity": report.sparsity});
+        methods.insert(method.name().into(), figures);
+    }
+    table.push('\n');
+    Ok(json!({"model": name, "dense": dense, "methods": methods}))
 }
 
 fn unpack(folder: &Path, files: Files) -> Result<()> {

@@ -1,18 +1,14 @@
 //! `sparsellm eval`.
 
-use crate::{Context, args, print, print_json, progress::Progress, stop};
+use crate::{Context, args, print, print_json, progress::Progress};
 use serde_json::{Map, Value, json};
-use sparsellm::{
-    Error, Model, Result, Tokenizer,
-    eval::{
-        Perplexity,
-        tasks::{self, Item, ItemReport, Task},
-    },
-    perplexity,
-    ranks::Communicator,
-    report::TaskReport,
-    text::{Segments, Source, Use},
+use sparsellm::{Error, Evaluator, Model, Perplexity, Result};
+use sparsellm_eval::{
+    TaskReport, perplexity,
+    tasks::{self, Item, ItemReport, Task},
 };
+use sparsellm_ranks::Communicator;
+use sparsellm_text::{Segments, Tokenizer};
 use std::path::Path;
 
 pub fn run(args: &args::Eval, context: &Context) -> Result<()> {
@@ -81,11 +77,11 @@ fn write_lines(path: &Path, outcomes: &[ItemReport]) -> Result<()> {
     let mut text = String::new();
     for outcome in outcomes {
         let line = serde_json::to_string(outcome)
-            .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+            .map_err(|e| Error::Input(format!("{}: {e}", path.display())))?;
         text.push_str(&line);
         text.push('\n');
     }
-    sparsellm::report::write(path, &text)
+    sparsellm_report::write(path, &text)
 }
 
 /// The questions of each task. All are read before any is asked, so that a bad
@@ -103,9 +99,8 @@ pub fn questions(
             (None, None) => {
                 let [id, path] = asked.task.on_hub();
                 let mut progress = Progress::new();
-                let download =
-                    || context.hub.dataset_file(id, path, &mut |event| progress.event(&event));
-                context.ranks.after_first(download)?
+                let download = || context.hub.dataset_file(id, path, &mut progress.observer());
+                context.ranks.rank_zero_first(download)?
             }
         };
         Ok((asked.task, tasks::load(asked.task, &file, limit)?))
@@ -122,11 +117,10 @@ pub fn ask(
     if questions.is_empty() {
         return Ok(Vec::new());
     }
-    let tokenizer = Tokenizer::of(&model.checkpoint)?;
+    let tokenizer = Tokenizer::from_checkpoint(&model.checkpoint)?;
     let ask = |(task, items): &(Task, Vec<Item>)| {
         let mut progress = Progress::new();
-        let told = |done, of| progress.layers(task.name(), done, of);
-        tasks::evaluate(model, &tokenizer, *task, items, ranks, told)
+        tasks::evaluate(model, &tokenizer, *task, items, ranks, &mut progress.observer())
     };
     questions.iter().map(ask).collect()
 }
@@ -140,22 +134,17 @@ pub fn texts<'a>(
     max_windows: Option<usize>,
     context: &Context,
 ) -> Result<Vec<(&'a str, Segments)>> {
-    let seq_len = args::seq_len(model, seq_len)?;
     let windows = |file: &'a String| {
-        let tokenizer = || Tokenizer::of(&model.checkpoint);
-        let source = find(file, Use::Evaluation, context)?;
-        let windows = source.windows(seq_len, max_windows, tokenizer)?;
-        Ok((file.as_str(), windows))
+        let mut progress = Progress::new();
+        let mut evaluator = Evaluator::new(model)
+            .seq_len(seq_len)
+            .max_windows(max_windows)
+            .hub(&context.hub)
+            .ranks(&*context.ranks)
+            .observer(progress.observer());
+        Ok((file.as_str(), evaluator.windows(file)?))
     };
     files.iter().map(windows).collect()
-}
-
-/// A text's source, with progress where it has to be downloaded.
-pub fn find(argument: &str, purpose: Use, context: &Context) -> Result<Source> {
-    let mut progress = Progress::new();
-    let find =
-        || Source::find(argument, purpose, &context.hub, &mut |event| progress.event(&event));
-    context.ranks.after_first(find)
 }
 
 /// Measures a model on windows of `data`, with progress.
@@ -166,8 +155,5 @@ pub fn measure(
     context: &Context,
 ) -> Result<Perplexity> {
     let mut progress = Progress::new();
-    perplexity(model, windows, &*context.ranks, |done, of| {
-        progress.layers(data, done, of);
-        stop::check()
-    })
+    perplexity(model, windows, data, &*context.ranks, &mut progress.observer())
 }

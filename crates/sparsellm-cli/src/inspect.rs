@@ -2,7 +2,8 @@
 
 use crate::{Context, args, print, print_json};
 use serde_json::json;
-use sparsellm::{Result, prune::pattern};
+use sparsellm::Result;
+use sparsellm_prune::holds;
 use std::collections::BTreeSet;
 
 /// The N:M patterns looked for.
@@ -10,16 +11,11 @@ const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (
 
 pub fn run(args: &args::Inspect, context: &Context) -> Result<()> {
     let model = args::open(&args.model, context)?;
-    let prunable: BTreeSet<String> = (0..model.shape().layers)
-        .flat_map(|i| {
-            let prefix = model.family.layer_prefix(i);
-            model
-                .family
-                .linears()
-                .into_iter()
-                .map(move |(name, _)| format!("{prefix}{name}.weight"))
-        })
-        .collect();
+    let mut prunable = BTreeSet::new();
+    for index in 0..model.shape().layers {
+        let block = model.outline(index)?;
+        prunable.extend(block.linears().into_iter().map(|linear| linear.slot.tensor.clone()));
+    }
     let (mut tensors, mut parameters, mut zeros, mut total) = (Vec::new(), 0, 0.0, 0.0);
     for (name, info) in model.checkpoint.tensors() {
         let n = info.len();
@@ -27,7 +23,7 @@ pub fn run(args: &args::Inspect, context: &Context) -> Result<()> {
         let mut patterns = Vec::new();
         if prunable.contains(name) {
             let w = model.checkpoint.matrix(name)?;
-            let held = PATTERNS.iter().filter(|(z, m)| pattern::holds(&w, *z, *m));
+            let held = PATTERNS.iter().filter(|(z, m)| holds(&w, *z, *m));
             patterns.extend(held.map(|(z, m)| format!("{z}:{m}")));
             zeros += zero as f64;
             total += n as f64;

@@ -4,7 +4,9 @@
 mod args;
 mod demo;
 mod eval;
+mod fields;
 mod inspect;
+mod job;
 mod profile;
 mod progress;
 mod prune;
@@ -12,10 +14,8 @@ mod stop;
 mod sweep;
 
 use clap::Parser;
-use sparsellm::{
-    Error, Hub, Result,
-    ranks::{self, Communicator},
-};
+use sparsellm::{Error, Hub, Result};
+use sparsellm_ranks::Communicator;
 use std::{
     io::Write,
     path::Path,
@@ -40,14 +40,21 @@ struct Context {
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
     let args = args::Args::try_parse();
-    let job = match ranks::join() {
+    // A panic that becomes an error is told as one, and not before.
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !sparsellm_base::panics::is_guarded() {
+            others(info);
+        }
+    }));
+    let job = match job::join() {
         Ok(job) => job,
         Err(e) => {
-            eprintln!("error: {e}");
+            eprintln!("error: {}", fields::as_flags(&e.to_string()));
             return ExitCode::from(2);
         }
     };
-    SILENT.store(ranks::world().rank() > 0, Ordering::Relaxed);
+    SILENT.store(job::world().rank() > 0, Ordering::Relaxed);
     let args = match args {
         Ok(args) => args,
         Err(e) => {
@@ -61,7 +68,7 @@ pub fn main() -> ExitCode {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
     let pool = match pool {
         Ok(pool) => pool,
-        Err(e) => return failed(&Error::Invalid(format!("cannot start {threads} threads: {e}"))),
+        Err(e) => return failed(&Error::Input(format!("cannot start {threads} threads: {e}"))),
     };
     // One of the threads drives the run: from outside, each of many small
     // operations would wake a thread and wait for it.
@@ -72,7 +79,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: args::Args) -> Result<()> {
-    let context = Context { hub: Hub::from_env(args.offline), ranks: ranks::world() };
+    let context = Context { hub: Hub::from_env(args.offline), ranks: job::world() };
     match args.command {
         args::Command::Prune(args) => prune::run(&args, &context),
         args::Command::Eval(args) => eval::run(&args, &context),
@@ -88,7 +95,7 @@ fn run(args: args::Args) -> Result<()> {
 /// Tells an error, and ends all ranks.
 fn failed(e: &Error) -> ExitCode {
     let status = if matches!(e, Error::Usage(_)) { 2 } else { 1 };
-    let ranks = ranks::world();
+    let (ranks, e) = (job::world(), fields::as_flags(&e.to_string()));
     match (ranks.rank(), ranks.size()) {
         (_, 1) => eprintln!("error: {e}"),
         (0, _) => {
@@ -137,7 +144,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 /// JSON as people can read it.
 fn json_text(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value);
-    text.map(|text| text + "\n").map_err(|e| Error::Invalid(format!("cannot write JSON: {e}")))
+    text.map(|text| text + "\n").map_err(|e| Error::Input(format!("cannot write JSON: {e}")))
 }
 
 /// How many runs a sweep's recipe asks for.

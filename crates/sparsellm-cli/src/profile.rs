@@ -1,46 +1,32 @@
 //! `prune --profile`: the library's ledger of phases as a table and as JSON.
 
 use serde_json::{Value, json};
-use sparsellm::profile::{Entry, Phase, gemm_peak};
-use std::{fmt, time::Instant};
+use sparsellm::Profile;
+use sparsellm_tensor::gemm_peak;
+use sparsellm_tensor::profile::{Entry, Phase};
+use std::fmt;
 
-/// What the phases took between opening and closing.
-pub struct Ledger {
+/// What the phases of a run took.
+pub struct Table {
     /// Flop/s of the machine's matrix product.
     peak: f64,
-    started: Instant,
     seconds: f64,
     phases: Vec<(Phase, Entry)>,
 }
 
-impl Ledger {
-    /// Measures the machine, and starts the clock.
-    pub fn open() -> Ledger {
-        let peak = gemm_peak();
-        let phases = Phase::ALL.map(|phase| (phase, phase.entry())).to_vec();
-        Ledger { peak, started: Instant::now(), seconds: 0.0, phases }
-    }
-
-    /// Stops the clock, and measures the machine again: what else it does may
-    /// have slowed it before.
-    pub fn close(mut self) -> Ledger {
-        self.seconds = self.started.elapsed().as_secs_f64();
-        for (phase, before) in &mut self.phases {
-            let now = phase.entry();
-            *before = Entry {
-                seconds: now.seconds - before.seconds,
-                flops: now.flops - before.flops,
-                bytes: now.bytes - before.bytes,
-            };
-        }
-        let known: f64 = self.phases.iter().map(|(_, entry)| entry.seconds).sum();
-        for (phase, entry) in &mut self.phases {
+impl Table {
+    /// The table of a run before which the machine's product reached `peak`. It is
+    /// measured again: what else the machine does may have slowed it before.
+    pub fn new(profile: &Profile, peak: f64) -> Table {
+        let seconds = profile.seconds.get();
+        let mut phases = Phase::ALL.map(|phase| (phase, profile.ledger.entry(phase))).to_vec();
+        let known: f64 = phases.iter().map(|(_, entry)| entry.seconds).sum();
+        for (phase, entry) in &mut phases {
             if *phase == Phase::Rest {
-                entry.seconds = (self.seconds - known).max(0.0);
+                entry.seconds = (seconds - known).max(0.0);
             }
         }
-        self.peak = self.peak.max(gemm_peak());
-        self
+        Table { peak: peak.max(gemm_peak()), seconds, phases }
     }
 
     fn total(&self) -> Entry {
@@ -56,7 +42,7 @@ impl Ledger {
     }
 }
 
-impl fmt::Display for Ledger {
+impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (peak, total) = (self.peak, self.total());
         writeln!(

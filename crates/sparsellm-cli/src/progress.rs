@@ -1,10 +1,10 @@
 //! Progress on stderr: a bar where it is a terminal, plain lines where not.
 
-use crate::{note, silent};
+use crate::{note, silent, stop};
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
-use sparsellm::Event;
+use sparsellm::{Event, Observer};
 use std::{fmt, io::IsTerminal};
 
 const LAYERS: &str = "{bar:24} {pos}/{len} layers  {left}  {wide_msg}";
@@ -30,8 +30,16 @@ impl Progress {
         Progress { bar, layer: 0, of: 0, file: String::new() }
     }
 
+    /// An observer that shows events here, and stops the run where it was told to.
+    pub fn observer(&mut self) -> Observer<'_> {
+        Observer::new(|event| {
+            self.event(&event);
+            Ok(stop::check()?)
+        })
+    }
+
     /// Layers done and to do, where there is nothing else to tell.
-    pub fn layers(&mut self, what: &str, done: usize, of: usize) {
+    fn layers(&mut self, what: &str, done: usize, of: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
@@ -42,7 +50,7 @@ impl Progress {
     }
 
     /// Shows one of the library's events.
-    pub fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &Event) {
         match event {
             Event::Download { file, done, of } => self.download(file, *done, *of),
             Event::Memory { needed, spilled } => {
@@ -53,8 +61,8 @@ impl Progress {
             Event::Resumed { done, of } => {
                 self.print(&format!("{done} of {of} layers were done before"));
             }
-            Event::Outliers { done, of } => self.layers("outliers", *done, *of),
-            Event::Layer { index, done, of } => {
+            Event::Measured { what, done, of } => self.layers(what, *done, *of),
+            Event::LayerStarted { index, done, of } => {
                 (self.layer, self.of) = (*index, *of);
                 if let Some(bar) = &self.bar {
                     bar.set_length(*of as u64);
@@ -62,25 +70,26 @@ impl Progress {
                     bar.set_message(format!("layer {index}"));
                 }
             }
-            Event::Linear { index, name, report } => {
-                let error = report.error.map_or(String::new(), |e| format!("  error {e:.4}"));
+            Event::LinearPruned { index, name, sparsity, error, seconds } => {
+                let error = error.map_or(String::new(), |e| format!("  error {e:.4}"));
                 self.line(format!("layer {index} {name}{error}"), || {
-                    format!("  sparsity {:.4}  {:.2}s", report.sparsity, report.seconds)
+                    format!("  sparsity {sparsity:.4}  {seconds:.2}s")
                 });
             }
-            Event::Epoch { index, epoch, error } => {
+            Event::EpochDone { index, epoch, error } => {
                 let line = format!("layer {index} feed-forward epoch {epoch}  E {error:.6}");
                 self.line(line, String::new);
             }
-            Event::LayerDone { report } => {
+            Event::LayerDone { index, kept_epoch } => {
                 if let Some(bar) = &self.bar {
                     bar.inc(1);
-                } else if report.kept_epoch > 0 {
-                    let (index, epoch) = (report.index, report.kept_epoch);
-                    note(&format!("layer {index} kept epoch {epoch}"));
+                } else if *kept_epoch > 0 {
+                    note(&format!("layer {index} kept epoch {kept_epoch}"));
                 }
             }
+            Event::FinishedBefore => self.print("this run was finished before"),
             Event::Warning(text) => self.print(&format!("warning: {text}")),
+            _ => {}
         }
     }
 

@@ -2,7 +2,8 @@
 //! once, which loses no finished layer either. One of several ranks ends at once:
 //! the others would wait for it.
 
-use sparsellm::{Error, Result, ranks::Communicator};
+use sparsellm::{Error, Result};
+use sparsellm_ranks::Communicator;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
@@ -47,5 +48,5 @@ pub fn watch(_: &dyn Communicator) -> Result<()> {
 
 /// A safe point: fails where the run is to end.
 pub fn check() -> Result<()> {
-    if ASKED.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+    if ASKED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -224,7 +224,7 @@ fn a_damaged_file_never_gets_its_name() {
 #[test]
 fn all_weight_layouts_are_found_and_hostile_names_refused() {
     let fixture = |name: &str| {
-        let folder = repository().join("crates/sparsellm/tests/fixtures/families").join(name);
+        let folder = repository().join("crates/sparsellm-testing/fixtures/families").join(name);
         folder.display().to_string()
     };
     for (name, weights) in

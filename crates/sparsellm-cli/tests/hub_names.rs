@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn fixture(path: &str) -> String {
-    let fixtures = repository().join("crates/sparsellm/tests/fixtures");
+    let fixtures = repository().join("crates/sparsellm-testing/fixtures");
     fixtures.join(path).display().to_string()
 }
 

@@ -2,16 +2,20 @@
 //! that it is seen without MPI.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use rand_mt::Mt;
 use sparsellm::{
-    Method, Model, Pattern, Settings, Tokenizer, Writer,
-    checkpoint::Existing,
-    linalg::{CholeskyFactor, Gram, InverseFactor, Matrix},
-    perplexity, pipeline,
-    prune::{Options, Problem, Scope, Solver, magnitude},
-    ranks::{Communicator, Local},
-    text::Source,
+    Calibration, Error, Evaluator, Event, Gram, Matrix, Method, Model, Observer, Pattern, Pruner,
+    Settings,
+    methods::{Inputs, Magnitude},
 };
+use sparsellm_checkpoint::{Existing, Slot};
+use sparsellm_data::Source;
+use sparsellm_prune::{
+    METHODS, Problem, Scope, Solver,
+    hessian::{CholeskyFactor, InverseFactor},
+};
+use sparsellm_ranks::{Communicator, Local};
+use sparsellm_testing::assets;
+use sparsellm_text::Tokenizer;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -99,9 +103,9 @@ fn on_ranks<R: Send>(size: usize, body: impl Fn(&dyn Communicator) -> R + Sync) 
 }
 
 fn random(rows: usize, cols: usize, seed: u32) -> Matrix {
-    let mut rng = Mt::new(seed);
-    let mut value = || (rng.next_u32() as f32 / 2f32.powi(31) - 1.0).powi(3);
-    Matrix::new(rows, cols, (0..rows * cols).map(|_| value()).collect())
+    let mut m = sparsellm_testing::random(rows, cols, seed, 1.0);
+    m.data.iter_mut().for_each(|v| *v = v.powi(3));
+    m
 }
 
 /// Tokens of a piece.
@@ -178,14 +182,23 @@ fn masks_are_chosen_among_all_ranks_rows() {
                         Ok(rho) => Pattern::Unstructured(rho),
                         Err(_) => pattern.parse().unwrap(),
                     };
-                    let options = Options { solver, scope, refit: 3, ..Options::default() };
+                    let settings = Settings {
+                        pattern,
+                        solver,
+                        mask_scope: scope,
+                        refit: 3,
+                        ..Settings::published("sparsegpt")
+                    };
                     let prune = |ranks: &dyn Communicator| {
                         let mut pruned = w.clone();
                         let weights: Vec<f32> = (0..rows).map(|i| 1.0 + i as f32).collect();
-                        let problem = Problem::new(&gram, options, ranks).unwrap();
-                        problem.prune(&mut pruned, pattern, Some(&weights));
+                        let problem = Problem::new(&gram, &settings, ranks).unwrap();
+                        problem.prune(&mut pruned, Some(&weights));
                         let mut plain = w.clone();
-                        problem.prune_by(&mut plain, |w, _, _| magnitude::prune(w, pattern, ranks));
+                        problem.prune_by(&mut plain, |w, products, _| {
+                            let inputs = Inputs { squared_norms: &[], problem: None, products };
+                            Magnitude.prune(w, &inputs, &settings.selection(ranks));
+                        });
                         (pruned, plain)
                     };
                     let one = prune(&Local);
@@ -204,60 +217,58 @@ struct Pruned {
     perplexity: f64,
 }
 
+/// Prunes three layers. Where not to be resumed it is stopped after two, and gone on
+/// with.
 fn pruned(
     name: &str,
-    method: Method,
-    resume: bool,
+    method: &'static dyn Method,
+    stop: bool,
     output: &Path,
     ranks: &dyn Communicator,
 ) -> Pruned {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
-    let model = Model::open(&assets.join(name)).unwrap();
-    let tokenizer = || Tokenizer::of(&model.checkpoint);
-    let text = |file: &str| Source::file(&assets.join("stories").join(file).to_string_lossy());
-    let segments = text("calibration.txt").unwrap().segments(50, 128, 0, tokenizer).unwrap();
-    let windows = text("test.txt").unwrap().windows(128, Some(9), tokenizer).unwrap();
-    let calibration = pipeline::Calibration::new(segments);
-    let settings = Settings {
-        pattern: Pattern::Unstructured(0.6),
-        layers: Some(0..3),
-        ..Settings::of(method)
-    };
-    let existing = Existing { replace: true, resume };
-    let run = serde_json::json!({});
-    let mut writer = Writer::create(&model.checkpoint, output, &run, existing, ranks).unwrap();
-    let mut resumed = false;
-    let layers = pipeline::prune(
-        &model,
-        Some(&calibration),
-        &settings,
-        None,
-        &mut writer,
-        ranks,
-        &mut |event| {
-            resumed |= matches!(event, sparsellm::Event::Resumed { .. });
-            match event {
-                sparsellm::Event::LayerDone { report } if report.index == 1 && !resume => {
-                    Err(sparsellm::Error::Stopped)
+    let model = Model::open(&assets().join(name)).unwrap();
+    let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
+    let text = |file: &str| assets().join("stories").join(file).to_string_lossy().into_owned();
+    let source = Source::file(&text("calibration.txt")).unwrap();
+    let calibration = Calibration::new(source.segments(50, 128, 0, tokenizer).unwrap());
+    let run = |stop: bool| {
+        let mut resumed = false;
+        let result = Pruner::for_model(&model)
+            .method(method)
+            .sparsity(0.6)
+            .layers(0..3)
+            .shared_calibration(&calibration)
+            .existing(Existing { replace: false, resume: true })
+            .ranks(ranks)
+            .observer(Observer::new(|event| {
+                resumed |= matches!(event, Event::Resumed { .. });
+                match event {
+                    Event::LayerDone { index: 1, .. } if stop => Err(Error::Interrupted.into()),
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            }
-        },
-    );
-    if !resume {
+            }))
+            .write(output);
+        (result, resumed)
+    };
+    if stop {
         // Ended in the middle; what is done stays.
-        assert!(matches!(layers, Err(sparsellm::Error::Stopped)));
-        drop(writer);
-        ranks.wait_for_first();
-        return pruned(name, method, true, output, ranks);
+        assert!(matches!(run(true).0, Err(Error::Interrupted)));
+        ranks.wait_for_rank_zero();
     }
-    assert!(resumed || !output.to_string_lossy().contains("stopped"));
-    let finished = writer.finish(&serde_json::json!({ "layers": layers.unwrap() })).unwrap();
-    let pruned = Model::open(finished.folder()).unwrap();
-    let perplexity = perplexity(&pruned, &windows, ranks, |_, _| Ok(())).unwrap().perplexity;
-    let layers = (0..3).map(|i| pruned.layer(i).unwrap());
-    let linears =
-        layers.flat_map(|l| l.all_linears().map(|l| l.weight.data.clone()).collect::<Vec<_>>());
+    let (result, resumed) = run(false);
+    result.unwrap();
+    assert_eq!(resumed, stop);
+    ranks.wait_for_rank_zero();
+    let pruned = Model::open(output).unwrap();
+    let mut evaluator = Evaluator::new(&pruned).seq_len(128).max_windows(9).ranks(ranks);
+    let perplexity = evaluator.perplexity(&text("test.txt")).unwrap().perplexity;
+    let slots: Vec<Slot> = (0..3)
+        .flat_map(|i| {
+            let block = pruned.outline(i).unwrap();
+            block.linears().into_iter().map(|l| l.slot.clone()).collect::<Vec<_>>()
+        })
+        .collect();
+    let linears = slots.iter().map(|slot| pruned.checkpoint.slot(slot).unwrap().data);
     Pruned { linears: linears.collect(), perplexity }
 }
 
@@ -265,14 +276,14 @@ fn pruned(
 fn a_model_is_pruned_alike_by_any_number_of_ranks() {
     let temp = tempfile::tempdir().unwrap();
     for name in ["tiny-llama", "tiny-opt"] {
-        for method in Method::ALL {
+        for method in METHODS {
             let output = |what: &str| temp.path().join(format!("{name}-{}-{what}", method.name()));
-            let one = pruned(name, method, true, &output("one"), &Local);
+            let one = pruned(name, *method, false, &output("one"), &Local);
             // More ranks than there are parts of the text, too.
             for size in [2, 5] {
                 let at = format!("{name}, {}, {size} ranks", method.name());
                 let here = output(&format!("{size}-stopped"));
-                let all = on_ranks(size, |ranks| pruned(name, method, false, &here, ranks));
+                let all = on_ranks(size, |ranks| pruned(name, *method, true, &here, ranks));
                 assert!(all.iter().all(|rank| *rank == all[0]), "{at}: ranks differ");
                 assert!(all[0].linears == one.linears, "{at}: weights differ from one's");
                 // The losses are added in another order.

@@ -80,7 +80,7 @@ impl Recipe {
     /// Where it is no TOML, or says what no recipe says, with the line.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let invalid = |what: String| Error::Invalid(format!("{}: {what}", path.display()));
+        let invalid = |what: String| Error::Input(format!("{}: {what}", path.display()));
         let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
             let shown = e.to_string();
             // It shows the line, whatever its length.
@@ -153,7 +153,7 @@ impl Cell {
     fn spelled(&self, except: &[&String]) -> String {
         let settings = self.settings.iter().filter(|(key, _)| !except.contains(key));
         let settings = settings.map(|(key, value)| format!(" {key}={value}"));
-        let (method, amount) = (self.args.method.name(), self.args.amount.pattern());
+        let (method, amount) = (&self.args.method, self.args.settings.amount.pattern());
         format!("{} {method} {amount}{}", self.model, settings.collect::<String>())
     }
 }

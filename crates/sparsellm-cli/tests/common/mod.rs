@@ -23,7 +23,7 @@ pub fn asset(name: &str) -> String {
 
 /// A family's tiny checkpoint, as the library's tests have it.
 pub fn family(name: &str) -> PathBuf {
-    repository().join("crates/sparsellm/tests/fixtures/families").join(name)
+    repository().join("crates/sparsellm-testing/fixtures/families").join(name)
 }
 
 /// A `.npy` file with this type, shape and data.

@@ -1,0 +1,19 @@
+//! What every crate of sparsellm speaks: [errors](Error) with kinds, the
+//! [events](Event) of a run and the [observer](Observer) that hears them, and
+//! [guarded calls](panics::catch) of other people's code.
+//!
+//! ```
+//! use sparsellm_base::{Error, Event, Observer};
+//!
+//! // An observer's own error comes back as it was given.
+//! let mut observer = Observer::new(|_| Err("the user pressed stop".into()));
+//! let stopped = observer.notify(Event::Warning("nearly full".into()));
+//! assert!(matches!(stopped, Err(Error::Observer(e)) if e.to_string() == "the user pressed stop"));
+//! ```
+
+mod error;
+mod event;
+pub mod panics;
+
+pub use error::{BoxError, Error, Result};
+pub use event::{Event, Observer};

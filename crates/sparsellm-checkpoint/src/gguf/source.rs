@@ -1,0 +1,36 @@
+//! A GGUF as a checkpoint's tensors.
+
+use super::file::Gguf;
+use crate::{EmbeddedFiles, TensorInfo, TensorSource, folder::release};
+use sparsellm_base::Result;
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::PathBuf};
+
+impl TensorSource for Gguf {
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.infos
+    }
+
+    fn read(&self, name: &str, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.read_f32(name, range, out)
+    }
+
+    /// Always `None`: what is stored is quantised, and written as f16.
+    fn bytes(&self, _: &str) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+
+    fn weight_files(&self) -> Vec<PathBuf> {
+        vec![self.metadata.file.clone().into()]
+    }
+
+    fn embedded_files(&self) -> Result<Option<EmbeddedFiles>> {
+        let config = format!("{:#}\n", self.config()?).into_bytes();
+        let mut files = vec![("config.json".to_string(), config)];
+        files.extend(self.tokenizer_files()?);
+        Ok(Some(files))
+    }
+
+    fn release(&self) {
+        release(&self.metadata.map);
+    }
+}

@@ -1,0 +1,39 @@
+//! Pre-trained models on disk: a [`Checkpoint`] yields named tensors as f32,
+//! whatever the file format, and a [`Writer`] lays out the pruned one beside its
+//! place, fills it in any order, and renames it last.
+//!
+//! ```
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-llama");
+//! use sparsellm_checkpoint::Checkpoint;
+//!
+//! let checkpoint = Checkpoint::open(folder.as_ref())?;
+//! let norm = checkpoint.vector("model.norm.weight")?;
+//! assert_eq!(norm.len(), checkpoint.info("model.norm.weight")?.len());
+//! # Ok::<(), sparsellm_base::Error>(())
+//! ```
+
+mod checkpoint;
+mod dtype;
+mod folder;
+mod folder_entry;
+mod gguf;
+mod json;
+mod pytorch;
+mod run_folder;
+mod safetensors;
+mod shard;
+mod slot;
+mod tensor_source;
+mod weight_files;
+mod writer;
+
+pub use checkpoint::Checkpoint;
+pub use dtype::Dtype;
+pub use json::{hex, read_json};
+pub use run_folder::{
+    Existing, PARTIAL, RECORD, REPORT, checkpoint_of, folder_of, recorded_layers, unfinished,
+};
+pub use slot::{Rows, Slot};
+pub use tensor_source::{EmbeddedFiles, TensorInfo, TensorSource};
+pub use weight_files::{Layout, PYTORCH, SAFETENSORS, weight_files};
+pub use writer::{Finished, Writer};

@@ -1,0 +1,278 @@
+//! Writing the pruned checkpoint: beside its place, layer by layer, then renamed.
+
+use crate::{
+    Checkpoint, SAFETENSORS, Slot, TensorInfo,
+    run_folder::{Existing, RECORD, REPORT, RunFolder, write_file},
+    shard::{self, Shard, shard_of},
+};
+use serde_json::{Value, json};
+use sparsellm_base::{Error, Result, input_error};
+use sparsellm_tensor::{FloatType, decode, encode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Files that hold weights in some format: never carried over, since the
+/// output holds the pruned weights as safetensors.
+const WEIGHT_EXTENSIONS: [&str; 9] =
+    ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot"];
+
+/// A checkpoint being written, in a hidden folder beside the output. Dropped
+/// unfinished, the folder stays for a later run to go on with, if a layer is done.
+pub struct Writer<'a> {
+    source: &'a Checkpoint,
+    output: PathBuf,
+    existing: Existing,
+    run: RunFolder,
+    shards: Vec<Shard>,
+    /// The tensors that hold what they will hold in the end.
+    written: BTreeSet<String>,
+}
+
+impl<'a> Writer<'a> {
+    /// Lays out the output's weight files (same tensors, types and shards as
+    /// `source`) and reserves their space on the disk, or goes on in those of an
+    /// unfinished run. `run` is all that decides the result.
+    ///
+    /// # Errors
+    /// Where `output` exists and may not be replaced, where another run has begun
+    /// it, or the disk is full.
+    pub fn create(
+        source: &'a Checkpoint,
+        output: &Path,
+        run: &Value,
+        existing: Existing,
+    ) -> Result<Self> {
+        check_output(source, output, existing.replace)?;
+        let run = RunFolder::open(output, run, existing)?;
+        let shards = shard::open(&run.checkpoint(), source, !run.done().is_empty())?;
+        let written = BTreeSet::new();
+        Ok(Writer { source, output: output.into(), existing, run, shards, written })
+    }
+
+    /// What [`layer_done`](Self::layer_done) had recorded in the unfinished run that
+    /// this one goes on with.
+    pub fn done(&self) -> &[Value] {
+        self.run.done()
+    }
+
+    /// Records that the next layer is finished: all that was written of it is on
+    /// the disk before the record is.
+    ///
+    /// # Errors
+    /// Where the disk does not take it.
+    pub fn layer_done(&mut self, record: Value) -> Result<()> {
+        self.shards.iter().try_for_each(Shard::sync_data)?;
+        self.run.record(record)
+    }
+
+    /// Reads back the weights of a finished layer's linear.
+    ///
+    /// # Errors
+    /// Where they cannot be read, or are damaged.
+    pub fn read(&mut self, slot: &Slot) -> Result<Vec<f32>> {
+        let info = self.source.info(&slot.tensor)?;
+        let mut values = vec![0.0; slot.len()];
+        let (shard, offset) = shard_of(&mut self.shards, &slot.tensor)?;
+        for piece in slot.pieces(info.len()) {
+            let size = info.dtype.size();
+            let mut bytes = vec![0; piece.stored.len() * size];
+            shard.read(offset + (piece.stored.start * size) as u64, &mut bytes)?;
+            let mut part = vec![0.0; piece.stored.len()];
+            decode(&bytes, float(&slot.tensor, info)?, &mut part);
+            piece.scatter(&part, &mut values);
+        }
+        if values.iter().any(|v| !v.is_finite()) {
+            return shard.damaged();
+        }
+        self.written.insert(slot.tensor.clone());
+        Ok(values)
+    }
+
+    /// Writes a linear's new weights `[d_out, d_in]`, rounded to their stored type.
+    /// Other rows of the same tensor keep their values until they are written.
+    ///
+    /// # Errors
+    /// Where the weights do not fit the slot, or the disk does not take them.
+    pub fn write(&mut self, slot: &Slot, values: &[f32]) -> Result<()> {
+        let info = self.source.info(&slot.tensor)?;
+        if slot.len() != values.len() {
+            return input_error!(
+                "tensor {}: {} values for {} weights",
+                slot.tensor,
+                values.len(),
+                slot.len()
+            );
+        }
+        if slot.len() < info.len() && !self.written.contains(&slot.tensor) {
+            self.copy(&slot.tensor, info)?;
+        }
+        let (dtype, size) = (float(&slot.tensor, info)?, info.dtype.size());
+        let (shard, offset) = shard_of(&mut self.shards, &slot.tensor)?;
+        for piece in slot.pieces(info.len()) {
+            let mut bytes = vec![0; piece.stored.len() * size];
+            match piece.step {
+                1 => encode(&values[piece.at..][..piece.stored.len()], dtype, &mut bytes),
+                _ => encode(&piece.gather(values), dtype, &mut bytes),
+            }
+            shard.write(offset + (piece.stored.start * size) as u64, &bytes)?;
+        }
+        self.written.insert(slot.tensor.clone());
+        Ok(())
+    }
+
+    /// Copies a tensor as the source has it.
+    fn copy(&mut self, name: &str, info: &TensorInfo) -> Result<()> {
+        let (shard, offset) = shard_of(&mut self.shards, name)?;
+        match self.source.source().bytes(name) {
+            Some(bytes) => shard.write(offset, &bytes)?,
+            None => {
+                let mut bytes = vec![0; info.len() * info.dtype.size()];
+                encode(&self.source.vector(name)?, float(name, info)?, &mut bytes);
+                shard.write(offset, &bytes)?;
+            }
+        }
+        self.written.insert(name.into());
+        Ok(())
+    }
+
+    /// Copies every tensor not written yet, carries over the other files, and adds
+    /// `record` as `sparsellm.json`.
+    ///
+    /// # Errors
+    /// Where the source cannot be read, or the disk does not take it.
+    pub fn finish(mut self, record: &Value) -> Result<Finished> {
+        let (source, folder) = (self.source, self.run.checkpoint());
+        for (name, info) in source.tensors() {
+            if !self.written.contains(name) {
+                self.copy(name, info)?;
+                source.release();
+            }
+        }
+        self.shards.iter().try_for_each(Shard::sync_all)?;
+        match source.source().embedded_files()? {
+            Some(files) => {
+                files.iter().try_for_each(|(name, bytes)| write_file(&folder.join(name), bytes))?;
+            }
+            None => carry_over(&source.path, &folder)?,
+        }
+        if self.shards.len() > 1 {
+            write_file(&folder.join(SAFETENSORS.index), pretty(&self.index()).as_bytes())?;
+        }
+        write_file(&folder.join(RECORD), pretty(record).as_bytes())?;
+        Ok(Finished { output: self.output, existing: self.existing, run: self.run })
+    }
+
+    /// Which shard holds which tensor.
+    fn index(&self) -> Value {
+        let infos = self.source.tensors().values();
+        let total: usize = infos.map(|info| info.len() * info.dtype.size()).sum();
+        let mut map = BTreeMap::new();
+        for shard in &self.shards {
+            map.extend(shard.offsets.keys().map(|name| (name, &shard.name)));
+        }
+        json!({"metadata": {"total_size": total}, "weight_map": map})
+    }
+}
+
+/// The type of a tensor that weights are written to.
+fn float(name: &str, info: &TensorInfo) -> Result<FloatType> {
+    info.dtype.float().ok_or_else(|| {
+        let dtype = info.dtype.name();
+        Error::Input(format!("tensor {name} is stored as {dtype}, which holds no weights"))
+    })
+}
+
+/// A whole checkpoint that only has to be put in its place.
+pub struct Finished {
+    output: PathBuf,
+    existing: Existing,
+    run: RunFolder,
+}
+
+impl Finished {
+    /// Where it is now: it can be opened, and added to.
+    pub fn folder(&self) -> PathBuf {
+        self.run.checkpoint()
+    }
+
+    /// Renames it to the output.
+    ///
+    /// # Errors
+    /// Where something has come to stand there meanwhile.
+    pub fn publish(self) -> Result<()> {
+        self.run.publish(&self.output, self.existing.replace)
+    }
+}
+
+/// Refuses an output that would destroy something.
+fn check_output(source: &Checkpoint, output: &Path, force: bool) -> Result<()> {
+    if fs::symlink_metadata(output).is_err() {
+        return Ok(());
+    }
+    let here = output.canonicalize().map_err(|e| Error::io(output, e))?;
+    let input = source.path.canonicalize().map_err(|e| Error::io(&source.path, e))?;
+    if input.starts_with(&here) {
+        return input_error!(
+            "{}: the output folder is or holds the input model; choose another `output`",
+            output.display()
+        );
+    }
+    if !force {
+        return input_error!(
+            "{}: the output folder exists; choose another `output`, or replace it with `force`",
+            output.display()
+        );
+    }
+    let replaceable = here.is_dir()
+        && (here.join(RECORD).is_file()
+            || fs::read_dir(&here).map_err(|e| Error::io(&here, e))?.next().is_none());
+    if !replaceable {
+        return input_error!(
+            "{}: `force` replaces only an empty folder or one that holds {RECORD}; remove this one yourself",
+            output.display()
+        );
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| fs::metadata(path).map(|m| m.dev());
+        let parent = here.parent().unwrap_or(&here);
+        if device(&here).ok() != device(parent).ok() {
+            return input_error!(
+                "{}: a mount point cannot be replaced; choose a folder in it as `output`",
+                output.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Copies the folder's other files (configuration, tokenizer, licence).
+fn carry_over(from: &Path, to: &Path) -> Result<()> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(from)
+        .and_then(|dir| dir.map(|e| e.map(|e| e.path())).collect())
+        .map_err(|e| Error::io(from, e))?;
+    entries.sort();
+    for path in entries {
+        let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
+        let lower = name.to_string_lossy().to_lowercase();
+        let is_weight = WEIGHT_EXTENSIONS.iter().any(|ext| {
+            lower.ends_with(&format!(".{ext}")) || lower.ends_with(&format!(".{ext}.index.json"))
+        });
+        if lower == RECORD || lower == REPORT || lower.starts_with('.') || is_weight {
+            continue;
+        }
+        let copy = to.join(name);
+        // A copy from before a crash may be read-only, as its source.
+        let _ = fs::remove_file(&copy);
+        fs::copy(&path, &copy).map_err(|e| Error::io(&path, e))?;
+    }
+    Ok(())
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}

@@ -1,0 +1,38 @@
+//! The job that this process was started in, alone or by `mpirun`.
+
+#[cfg(feature = "mpi")]
+pub use sparsellm_ranks::mpi::{join, world};
+
+#[cfg(not(feature = "mpi"))]
+pub use alone::{join, world};
+
+/// Built without MPI: one rank.
+#[cfg(not(feature = "mpi"))]
+mod alone {
+    use sparsellm::Result;
+    use sparsellm_base::usage_error;
+    use sparsellm_ranks::{Communicator, Local};
+
+    /// The job that this process belongs to.
+    pub struct Job {
+        /// How many threads are this rank's part of the machine; `None`: all of them.
+        pub threads: Option<usize>,
+    }
+
+    /// Joins the job, which must not have several processes: those need MPI to know of
+    /// each other.
+    pub fn join() -> Result<Job> {
+        let launched = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
+        match ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find_map(launched) {
+            Some(ranks) if ranks > 1 => usage_error!(
+                "started as {ranks} processes, but this sparsellm was built without MPI; build it with --features mpi"
+            ),
+            _ => Ok(Job { threads: None }),
+        }
+    }
+
+    /// The ranks of the job.
+    pub fn world() -> Box<dyn Communicator> {
+        Box::new(Local)
+    }
+}

@@ -1,0 +1,8 @@
+//! Parquet files, by the `parquet` crate.
+
+mod layout;
+mod pages;
+mod reader;
+mod thrift;
+
+pub(crate) use reader::values;

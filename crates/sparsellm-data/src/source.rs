@@ -1,0 +1,286 @@
+//! Texts to calibrate and to measure on: the authors' three data sets, and
+//! files.
+
+use crate::{
+    hub::Hub,
+    npy,
+    rows::{at, lines, rows},
+    sampling::{Documents, draw, first, windows},
+};
+use serde::Deserialize;
+use sparsellm_base::{Error, Observer, Result, input_error};
+use sparsellm_text::{Segments, Tokenizer};
+use std::path::PathBuf;
+
+/// How a data set's rows become one text, and how segments are drawn from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    /// A file of the user's: its rows joined by a space.
+    Plain,
+    /// Rows joined by a space to calibrate, by a blank line to measure.
+    WikiText2,
+    /// Rows joined by a space.
+    Ptb,
+    /// A segment from one document; measured on the first documents.
+    C4,
+}
+
+/// Documents of C4 that are measured on, and the windows' most.
+const C4_DOCUMENTS: usize = 1100;
+const C4_WINDOWS: usize = 256;
+
+/// What a text is for. A data set has another split for each use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Calibration segments are drawn from it.
+    Calibration,
+    /// Perplexity is measured on it.
+    Evaluation,
+}
+
+/// One of the authors' data sets: what it is called, and on the hub its id and
+/// the file for each use.
+struct DataSet {
+    name: &'static str,
+    protocol: Protocol,
+    id: &'static str,
+    train: &'static str,
+    test: &'static str,
+}
+
+const DATA_SETS: [DataSet; 3] = [
+    DataSet {
+        name: "wikitext2",
+        protocol: Protocol::WikiText2,
+        id: "Salesforce/wikitext",
+        train: "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+        test: "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+    },
+    DataSet {
+        name: "ptb",
+        protocol: Protocol::Ptb,
+        id: "ptb-text-only/ptb_text_only@refs/convert/parquet",
+        train: "penn_treebank/train/0000.parquet",
+        test: "penn_treebank/test/0000.parquet",
+    },
+    DataSet {
+        name: "c4",
+        protocol: Protocol::C4,
+        id: "allenai/c4",
+        train: "en/c4-train.00000-of-01024.json.gz",
+        test: "en/c4-validation.00000-of-00008.json.gz",
+    },
+];
+
+fn data_set(name: &str) -> Option<&'static DataSet> {
+    DATA_SETS.iter().find(|set| set.name == name)
+}
+
+/// A file with a text in it, and how its rows become one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    protocol: Protocol,
+    path: PathBuf,
+}
+
+/// A row of a data set of texts, by the names its text goes by.
+#[derive(Deserialize)]
+struct TextRow {
+    text: Option<String>,
+    sentence: Option<String>,
+}
+
+const KINDS: [&str; 8] =
+    [".txt", ".raw", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".npy"];
+
+impl Source {
+    /// Finds a text by the name that a user gives it: `wikitext2`, `ptb` or `c4`, from
+    /// the hub; any other file there, by `hf://datasets/ORG/NAME/PATH` (or
+    /// `ORG/NAME@REVISION` for another revision); or what [`Source::file`] takes. What
+    /// the cache lacks is downloaded, and `observe` hears of it.
+    ///
+    /// # Errors
+    /// Where the file's kind is not known, the hub does not give it, or `observe`
+    /// ends the download.
+    pub fn find(argument: &str, purpose: Use, hub: &Hub, observe: &mut Observer) -> Result<Source> {
+        let mut fetch = |protocol, id: &str, path: &str| {
+            Ok(Source { protocol, path: hub.dataset_file(id, path, observe)? })
+        };
+        if let Some(set) = data_set(argument) {
+            return match purpose {
+                Use::Calibration => fetch(set.protocol, set.id, set.train),
+                Use::Evaluation => fetch(set.protocol, set.id, set.test),
+            };
+        }
+        let Some(rest) = argument.strip_prefix("hf://datasets/") else {
+            return Source::file(argument);
+        };
+        check_kind(argument)?;
+        let (id, path) = on_hub(rest)?;
+        fetch(Protocol::Plain, &id, path)
+    }
+
+    /// Takes a file's path, or `NAME:FILE`, which has the file be a split of that data
+    /// set (`wikitext2`, `ptb` or `c4`). A `.raw` file is a split of WikiText.
+    ///
+    /// # Errors
+    /// Where the file's kind is not known.
+    pub fn file(argument: &str) -> Result<Source> {
+        let split = argument.split_once(':').and_then(|(name, file)| Some((data_set(name)?, file)));
+        let (protocol, file) = match split {
+            Some((set, file)) => (set.protocol, file),
+            None if argument.ends_with(".raw") => (Protocol::WikiText2, argument),
+            None => (Protocol::Plain, argument),
+        };
+        check_kind(argument)?;
+        Ok(Source { protocol, path: file.into() })
+    }
+
+    /// Draws `samples` calibration segments of `seq_len` tokens, as the authors' Python
+    /// draws them for `seed`. Token ids in a `.npy` file are taken in order, with no
+    /// draw. `tokenizer` is only asked for where there is text.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or holds too little, and those of `tokenizer`.
+    pub fn segments(
+        &self,
+        samples: usize,
+        seq_len: usize,
+        seed: u64,
+        tokenizer: impl FnOnce() -> Result<Tokenizer>,
+    ) -> Result<Segments> {
+        if self.is("npy") {
+            return self.named(first(&npy::read(&self.path)?, samples, seq_len));
+        }
+        if self.protocol == Protocol::C4 {
+            let (mut documents, tokenizer) = (Documents::new()?, tokenizer()?);
+            self.texts()?.try_for_each(|text| documents.push(&text?))?;
+            let encode = |text: &str| tokenizer.encode(text);
+            return self.named(documents.draw(encode, samples, seq_len, seed));
+        }
+        let text = self.joined(" ", usize::MAX)?;
+        self.named(draw(&tokenizer()?.encode(&text)?, samples, seq_len, seed))
+    }
+
+    /// Cuts the text into windows of `seq_len` tokens, at most `max` of them.
+    ///
+    /// # Errors
+    /// As [`Source::segments`].
+    pub fn windows(
+        &self,
+        seq_len: usize,
+        max: Option<usize>,
+        tokenizer: impl FnOnce() -> Result<Tokenizer>,
+    ) -> Result<Segments> {
+        if self.is("npy") {
+            return self.named(windows(&npy::read(&self.path)?, seq_len, max));
+        }
+        let (text, most) = match self.protocol {
+            Protocol::WikiText2 => (self.joined("\n\n", usize::MAX)?, None),
+            Protocol::Plain | Protocol::Ptb => (self.joined(" ", usize::MAX)?, None),
+            Protocol::C4 => (self.joined(" ", C4_DOCUMENTS)?, Some(C4_WINDOWS)),
+        };
+        let max = [max, most].into_iter().flatten().min();
+        self.named(windows(&tokenizer()?.encode(&text)?, seq_len, max))
+    }
+
+    fn is(&self, extension: &str) -> bool {
+        self.path.extension().is_some_and(|e| e == extension)
+    }
+
+    /// Says which file an error is about.
+    fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|e| match e {
+            Error::Input(what) => Error::Input(format!("{}: {what}", self.path.display())),
+            other => other,
+        })
+    }
+
+    /// The first `most` rows as one text.
+    fn joined(&self, separator: &str, most: usize) -> Result<String> {
+        let texts: Vec<String> = self.texts()?.take(most).collect::<Result<_>>()?;
+        if texts.iter().all(|text| text.trim().is_empty()) {
+            return input_error!("{}: the file holds no text", self.path.display());
+        }
+        Ok(texts.join(separator))
+    }
+
+    /// The file's rows. A text file is one row, or, where its lines are a data
+    /// set's rows, many.
+    fn texts(&self) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
+        if self.is("txt") || self.is("raw") {
+            let lines = lines(&self.path)?.map(|line| line.map(|line| line.value));
+            return Ok(match self.protocol {
+                Protocol::WikiText2 => Box::new(lines.map(|line| line.map(wikitext_row))),
+                Protocol::Ptb => Box::new(lines.map(|line| line.map(|l| l.trim().to_string()))),
+                Protocol::Plain | Protocol::C4 => Box::new(std::iter::once(lines.collect())),
+            });
+        }
+        let path = self.path.clone();
+        Ok(Box::new(rows::<TextRow>(&path)?.map(move |row| {
+            let row = row?;
+            let text = row.value.text.or(row.value.sentence);
+            text.ok_or_else(|| at(&path, row.number, "no \"text\" or \"sentence\" field"))
+        })))
+    }
+}
+
+/// `ORG/NAME/PATH` or `ORG/NAME@REVISION/PATH`: the data set's id with its
+/// revision, and the path in it. A revision that is a ref has slashes of its own.
+fn on_hub(text: &str) -> Result<(String, &str)> {
+    let hint = || {
+        let what = "not a file on the hub; hf://datasets/ORG/NAME/PATH was expected";
+        Error::Usage(format!("hf://datasets/{text}: {what}"))
+    };
+    let mut parts = text.splitn(3, '/');
+    let (Some(org), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(hint());
+    };
+    if !name.ends_with("@refs") {
+        return Ok((format!("{org}/{name}"), path));
+    }
+    let mut parts = path.splitn(3, '/');
+    let (Some(kind), Some(which), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(hint());
+    };
+    Ok((format!("{org}/{name}/{kind}/{which}"), path))
+}
+
+fn check_kind(argument: &str) -> Result<()> {
+    if KINDS.iter().any(|kind| argument.ends_with(kind)) {
+        return Ok(());
+    }
+    input_error!(
+        "{argument}: cannot tell what this is; give wikitext2, ptb, c4, hf://datasets/ORG/NAME/PATH, or a .txt (one text), .raw (a WikiText split), .jsonl, .json.gz or .parquet (a \"text\" or \"sentence\" field per row) or .npy (token ids) file"
+    )
+}
+
+/// A row as the hub's `wikitext-2-raw-v1` has it: `""` for a blank line, any
+/// other with its own newline.
+fn wikitext_row(line: String) -> String {
+    if line.trim().is_empty() { String::new() } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_on_the_hub_are_named_as_python_names_them() {
+        let parts = |text| on_hub(text).unwrap();
+        assert_eq!(parts("allenai/c4/en/a.json.gz"), ("allenai/c4".into(), "en/a.json.gz"));
+        let (id, path) = parts("org/set@refs/convert/parquet/default/train/0000.parquet");
+        assert_eq!(
+            (id.as_str(), path),
+            ("org/set@refs/convert/parquet", "default/train/0000.parquet")
+        );
+        assert!(on_hub("org/set").is_err() && on_hub("org/set@refs/convert/x").is_err());
+    }
+
+    #[test]
+    fn wikitext_rows_are_the_hubs() {
+        let rows =
+            [" \n", " = Title = \n", " \n", " Text \n"].map(|line| wikitext_row(line.into()));
+        assert_eq!(rows, ["", " = Title = \n", "", " Text \n"]);
+    }
+}

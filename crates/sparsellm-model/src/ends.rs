@@ -1,0 +1,89 @@
+//! The two ends of a model: what makes hidden states of tokens, and logits of
+//! hidden states.
+
+use crate::{Linear, Norm, Positions};
+use sparsellm_base::Result;
+use sparsellm_checkpoint::Checkpoint;
+use sparsellm_tensor::Matrix;
+
+/// A table of learned positions.
+#[derive(Clone, Debug)]
+pub struct LearnedPositions {
+    /// The tensor `[positions + offset, d]`.
+    pub table: String,
+    /// The row of position 0.
+    pub offset: usize,
+}
+
+/// How tokens become hidden states.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// The tensor `[vocabulary, width]`.
+    pub table: String,
+    /// Its width.
+    pub width: usize,
+    /// What its rows are multiplied by, where that is not 1 (Gemma).
+    pub scale: Option<f32>,
+    /// From the table's width to that of the hidden states (OPT-350M).
+    pub projection: Option<Linear>,
+    /// Learned positions, added last (OPT).
+    pub positions: Option<LearnedPositions>,
+}
+
+impl Embedding {
+    /// The hidden states of `tokens`, `[tokens, d]`.
+    pub(crate) fn embed(
+        &self,
+        checkpoint: &Checkpoint,
+        tokens: &[u32],
+        at: Positions,
+    ) -> Result<Matrix> {
+        let width = self.width;
+        let mut hidden = Matrix::zeros(tokens.len(), width);
+        for (row, &id) in hidden.data.chunks_exact_mut(width).zip(tokens) {
+            let start = id as usize * width;
+            row.copy_from_slice(&checkpoint.read(&self.table, start..start + width)?);
+        }
+        if let Some(scale) = self.scale {
+            hidden.data.iter_mut().for_each(|v| *v *= scale);
+        }
+        if let Some(projection) = &self.projection {
+            hidden = projection.forward(hidden.view());
+        }
+        if let Some(LearnedPositions { table, offset }) = &self.positions {
+            let d = hidden.cols;
+            let table = checkpoint.rows(table, offset + at.first..offset + at.end(), d)?;
+            for (t, row) in hidden.data.chunks_exact_mut(d).enumerate() {
+                let position = at.position(t) - at.first;
+                row.iter_mut().zip(table.row(position)).for_each(|(h, p)| *h += p);
+            }
+        }
+        Ok(hidden)
+    }
+}
+
+/// How hidden states become logits.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The final norm.
+    pub norm: Option<Norm>,
+    /// From the hidden states' width to the table's (OPT-350M).
+    pub projection: Option<Linear>,
+    /// The tensor `[vocabulary, width]` whose rows give the logits.
+    pub table: String,
+    /// Logits become `c·tanh(logits/c)` (Gemma 2).
+    pub softcap: Option<f32>,
+}
+
+impl Head {
+    /// What the table is multiplied with, `[tokens, width]`.
+    pub(crate) fn input(&self, mut hidden: Matrix) -> Matrix {
+        if let Some(norm) = &self.norm {
+            hidden = norm.forward(hidden.view());
+        }
+        match &self.projection {
+            Some(projection) => projection.forward(hidden.view()),
+            None => hidden,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What a model family knows.
+
+use crate::{Block, Embedding, Head, Tensors};
+use sparsellm_base::Result;
+
+/// A model family, with one model's configuration: which tensors there are, and how
+/// they fit together. It declares; it computes nothing.
+pub trait Family: Send + Sync {
+    /// Sizes of the model.
+    fn shape(&self) -> Shape;
+
+    /// How tokens become hidden states.
+    ///
+    /// # Errors
+    /// Where a tensor is missing, misshapen, or cannot be read.
+    fn embedding(&self, tensors: &Tensors) -> Result<Embedding>;
+
+    /// The prefix of the names of decoder layer `index`'s tensors, such as
+    /// `model.layers.3.`.
+    fn block_prefix(&self, index: usize) -> String;
+
+    /// Decoder layer `index`, whose `tensors` are under its prefix.
+    ///
+    /// # Errors
+    /// As for [`embedding`](Self::embedding).
+    fn block(&self, tensors: &Tensors, index: usize) -> Result<Block>;
+
+    /// How hidden states become logits.
+    ///
+    /// # Errors
+    /// As for [`embedding`](Self::embedding).
+    fn head(&self, tensors: &Tensors) -> Result<Head>;
+}
+
+/// Sizes of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of decoder layers.
+    pub layers: usize,
+    /// Width of the hidden states, d.
+    pub hidden: usize,
+    /// Number of token ids.
+    pub vocabulary: usize,
+    /// Positions the model was made for, where its configuration says.
+    pub positions: Option<usize>,
+    /// Whether positions are learned, so that a longer segment is impossible.
+    pub learned_positions: bool,
+}

@@ -1,0 +1,101 @@
+//! Every model family gives transformers' logits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use sparsellm_model::{KeyValueCache, Model, Positions};
+use sparsellm_tensor::{Matrix, matmul_nt, softcap};
+use sparsellm_testing::{Case, fixture};
+
+/// The logits of the last hidden states.
+fn head(model: &Model, hidden: Matrix) -> Matrix {
+    let hidden = model.finish(hidden).unwrap();
+    let head = model.head_rows(0..model.shape().vocabulary).unwrap();
+    let mut logits = matmul_nt(hidden.view(), head.view());
+    if let Some(cap) = model.logit_softcap() {
+        softcap(&mut logits.data, cap);
+    }
+    logits
+}
+
+fn logits(model: &Model, tokens: &[u32], seq_len: usize) -> Matrix {
+    let mut hidden = model.embed(tokens, seq_len).unwrap();
+    for index in 0..model.shape().layers {
+        let positions = Positions::segments(seq_len);
+        model.block(index).unwrap().forward(&mut hidden, positions, None, |_, _| {});
+    }
+    head(model, hidden)
+}
+
+/// The same with a key/value cache: a prompt first, then token by token.
+fn logits_one_by_one(model: &Model, tokens: &[u32], prompt: usize) -> Matrix {
+    let blocks: Vec<_> = (0..model.shape().layers).map(|i| model.block(i).unwrap()).collect();
+    let mut caches = vec![KeyValueCache::default(); blocks.len()];
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let next = if at == 0 { prompt } else { 1 };
+        let positions = Positions::after(at, next);
+        let mut hidden = model.embed_at(&tokens[at..at + next], positions).unwrap();
+        for (block, cache) in blocks.iter().zip(&mut caches) {
+            block.forward(&mut hidden, positions, Some(cache), |_, _| {});
+        }
+        all.extend(head(model, hidden).data);
+        at += next;
+    }
+    Matrix::new(tokens.len(), model.shape().vocabulary, all)
+}
+
+fn close(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0f32, f32::max);
+    assert!(worst <= 1e-4 * scale, "{what}: off by {worst} of {scale}");
+    assert!(got.iter().all(|v| v.is_finite()), "{what}");
+}
+
+fn agrees(name: &str) {
+    let folder = fixture(&format!("families/{name}"));
+    let model = Model::open(&folder).unwrap();
+    let case = Case::load(&folder.join("expected.safetensors"));
+    let tokens: Vec<u32> = case.vector("input_ids").iter().map(|&v| v as u32).collect();
+    let seq_len = case.shape("input_ids")[1];
+    let want = case.matrix("logits");
+    close(&logits(&model, &tokens, seq_len).data, &want.data, name);
+    for prompt in [1, 7, seq_len] {
+        let got = logits_one_by_one(&model, &tokens[..seq_len], prompt);
+        close(&got.data, &want.data[..got.data.len()], &format!("{name}, cached from {prompt}"));
+    }
+}
+
+macro_rules! families {
+    ($($test:ident: $folder:literal;)*) => { $(#[test] fn $test() { agrees($folder) })* };
+}
+
+families! {
+    llama1: "llama1";
+    llama3: "llama3";
+    llama3_old_config: "llama3-old-config";
+    llama_linear_rope: "llama-linear-rope";
+    llama_linear_rope_old_config: "llama-linear-rope-old-config";
+    llama_bias: "llama-bias";
+    llama_f16: "llama-f16";
+    llama_bf16_sharded: "llama-bf16-sharded";
+    smollm2: "smollm2";
+    mistral: "mistral";
+    qwen2: "qwen2";
+    qwen3: "qwen3";
+    qwen3_old_config: "qwen3-old-config";
+    gemma2: "gemma2";
+    gemma2_old_config: "gemma2-old-config";
+    gpt_neox: "gpt-neox";
+    gpt_neox_serial: "gpt-neox-serial";
+    gpt_neox_old_config: "gpt-neox-old-config";
+    opt_125m: "opt-125m-style";
+    opt_350m: "opt-350m-style";
+    opt_no_bias: "opt-no-bias";
+    opt_gelu: "opt-gelu";
+    opt_125m_bin: "opt-125m-style-bin";
+    opt_125m_bin_sharded: "opt-125m-style-bin-sharded";
+    opt_350m_bin: "opt-350m-style-bin";
+    opt_no_bias_bin: "opt-no-bias-bin";
+    opt_gelu_bin: "opt-gelu-bin";
+}

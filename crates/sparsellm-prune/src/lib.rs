@@ -1,0 +1,43 @@
+//! Pruning: Hessians, methods, SparseLLM, and the pipeline that takes them through a
+//! model's decoder layers.
+//!
+//! The `sparsellm` crate is the front door to all of it. This one is for programs
+//! that bring their own matrices:
+//!
+//! ```
+//! use sparsellm_prune::{Gram, Pattern, Settings, prune_matrix};
+//! use sparsellm_tensor::Matrix;
+//!
+//! // A linear's inputs on some tokens, [tokens, d_in], and its weights, [d_out, d_in].
+//! let x = Matrix::new(6, 4, (0..24).map(|i| ((i * 7 % 11) as f32).sin()).collect());
+//! let mut w = Matrix::new(2, 4, (0..8).map(|i| (i as f32).cos()).collect());
+//! let mut gram = Gram::new(4); // XᵀX
+//! gram.add(x.view());
+//! let settings = Settings { pattern: "2:4".parse()?, ..Settings::published("sparsegpt") };
+//! prune_matrix(&mut w, &gram, &settings)?;
+//! assert_eq!(w.data.iter().filter(|w| **w == 0.0).count(), 4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod hessian;
+pub mod methods;
+mod pattern;
+pub mod pipeline;
+mod record;
+mod select;
+mod selection;
+mod settings;
+pub mod solver;
+pub mod sparsellm;
+mod validate;
+
+pub use hessian::Gram;
+pub use methods::{METHODS, Method, find_method};
+pub use pattern::{Pattern, Scope, count, holds, measured_sparsity};
+pub use pipeline::{Calibration, FinishedOutput, Output, Plan, needs_text, prune_model};
+pub use record::{LayerReport, LinearReport, nulls_are_infinite};
+pub use selection::Selection;
+pub use settings::{OWL, Settings};
+pub use solver::{Problem, Solver, prune_matrix};
+pub use sparsellm::StateType;
+pub use validate::validate;

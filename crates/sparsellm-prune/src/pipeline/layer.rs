@@ -1,0 +1,388 @@
+//! One decoder layer's linears pruned: inputs captured group by group, each group
+//! handed to its method, what comes of it reported.
+
+use super::{
+    run::Plan,
+    statistics::{Statistics, output_error},
+};
+use crate::{
+    Gram, LayerReport, LinearReport, Problem, Settings,
+    hessian::{on_rows, raised_damping},
+    measured_sparsity,
+    methods::Inputs,
+    sparsellm::{Outcome, Reference, Streaming, Task, prune_network},
+};
+use rayon::prelude::*;
+use sparsellm_base::{Event, Observer, Result, input_error, numerics_error};
+use sparsellm_model::{Block, Group, Part, chunks};
+use sparsellm_tensor::profile::{Phase, phase};
+use sparsellm_tensor::{Matrix, View};
+use std::{collections::BTreeMap, time::Instant};
+
+/// No damping larger than this is tried: nothing is left of the Hessian by then.
+const MOST_DAMPING: f32 = 1e6;
+
+/// One decoder layer being pruned.
+pub struct LayerWork<'a> {
+    pub plan: Plan<'a>,
+    pub index: usize,
+    pub block: Block,
+    pub seq_len: usize,
+    /// How the global method streams its tokens.
+    pub streaming: &'a Streaming,
+}
+
+/// How a pruned linear fared.
+struct Fared {
+    error: Option<f64>,
+    seconds: f64,
+    damping: f32,
+}
+
+impl<'a> LayerWork<'a> {
+    /// Prunes the layer's linears on this rank's hidden states; `dense`
+    /// holds the dense model's hidden states after it.
+    pub fn prune(
+        &mut self,
+        hidden: &Matrix,
+        dense: Option<&Matrix>,
+        observe: &mut Observer,
+    ) -> Result<LayerReport> {
+        let mut report = LayerReport {
+            index: self.index,
+            linears: BTreeMap::new(),
+            ffn_error: Vec::new(),
+            kept_epoch: 0,
+        };
+        // SparseLLM takes the feed-forward network as a whole.
+        let global = self.plan.method.is_global();
+        let groups = self.block.groups();
+        let local: Vec<usize> =
+            (0..groups.len()).filter(|i| !global || groups[*i].part == Part::Attention).collect();
+        let sequential = self.plan.settings.true_sequential;
+        // The global method's X is the dense layer's, unless recaptured.
+        let mut x = (global && !sequential).then(|| no_rows(hidden));
+        for together in local.chunks(if sequential { 1 } else { local.len().max(1) }) {
+            let statistics =
+                phase(Phase::Forward, || self.capture(hidden, &groups, together, x.as_mut()));
+            for (&group, statistics) in together.iter().zip(statistics) {
+                self.prune_group(&groups[group], statistics, &mut report, observe)?;
+            }
+        }
+        if global {
+            self.prune_ffn(hidden, x, dense, &mut report, observe)?;
+        }
+        Ok(report)
+    }
+
+    /// Runs the layer as it is now and gathers the inputs of the groups `wanted`; with
+    /// `x`, where all of them are attention's, appends the feed-forward network's
+    /// inputs to it.
+    fn capture(
+        &self,
+        hidden: &Matrix,
+        groups: &[Group],
+        wanted: &[usize],
+        mut x: Option<&mut Matrix>,
+    ) -> Vec<Statistics> {
+        let Plan { method, settings, .. } = self.plan;
+        let new =
+            |i: &usize| Statistics::new(method, settings, self.block.input_width(&groups[*i]));
+        let mut statistics: Vec<_> = wanted.iter().map(new).collect();
+        if !self.plan.needs_text() {
+            return statistics;
+        }
+        let attention_only = wanted.iter().all(|i| groups[*i].part == Part::Attention);
+        for mut h in chunks(hidden, self.seq_len) {
+            let before = (attention_only && x.is_some()).then(|| h.clone());
+            let capture = |group: usize, x: View| {
+                if let Some(i) = wanted.iter().position(|wanted| *wanted == group) {
+                    statistics[i].add(x);
+                }
+            };
+            if attention_only {
+                self.block.attend(&mut h, self.seq_len, capture);
+                if let (Some(x), Some(before)) = (&mut x, before) {
+                    append(x, self.block.ffn_input(&before, &h));
+                }
+            } else {
+                let positions = sparsellm_model::Positions::segments(self.seq_len);
+                self.block.forward(&mut h, positions, None, capture);
+            }
+        }
+        statistics.iter_mut().for_each(|s| s.sum(self.plan.ranks));
+        statistics
+    }
+
+    /// The feed-forward network's inputs for all tokens, `[tokens, d]`, where
+    /// `x` does not hold them yet; and where the `dense` model's hidden states
+    /// after this layer are given, what the network would have to give to end in
+    /// them.
+    fn ffn_ends(
+        &self,
+        hidden: &Matrix,
+        x: Option<Matrix>,
+        dense: Option<&Matrix>,
+    ) -> (Matrix, Option<Reference>) {
+        let missing = x.is_none();
+        let mut x = x.unwrap_or_else(|| no_rows(hidden));
+        let mut output = dense.cloned();
+        if missing || dense.is_some() {
+            let mut at = 0;
+            for mut h in chunks(hidden, self.seq_len) {
+                let before = missing.then(|| h.clone());
+                self.block.attend(&mut h, self.seq_len, |_, _| {});
+                if let Some(output) = &mut output {
+                    let part = &mut output.data[at..at + h.data.len()];
+                    part.par_iter_mut().zip(&h.data).for_each(|(r, h)| *r -= h);
+                    at += h.data.len();
+                }
+                if let Some(before) = before {
+                    append(&mut x, self.block.ffn_input(&before, &h));
+                }
+            }
+        }
+        let norm = self.block.ffn_norms.output.clone();
+        (x, output.map(|output| Reference { output, norm }))
+    }
+
+    /// Prunes the linears that share an input, with as much damping as their
+    /// weights then need to fit the number type they are written in.
+    fn prune_group(
+        &mut self,
+        group: &Group,
+        statistics: Statistics,
+        report: &mut LayerReport,
+        observe: &mut Observer,
+    ) -> Result<()> {
+        let mut damping = self.plan.settings.damping;
+        let (errors, seconds, used) = loop {
+            let problem = match &statistics {
+                Statistics::Gram(gram) => Some(self.problem(gram, group, damping, observe)?),
+                _ => None,
+            };
+            let started = Instant::now();
+            let errors = self.prune_linears(group, &statistics, problem.as_ref());
+            let used = problem.map_or(damping, |p| p.factor.damping);
+            if self.fits(&group.linears) || used > MOST_DAMPING {
+                break (errors, started.elapsed().as_secs_f64(), used);
+            }
+            damping = self.begin_again(&[group], used, observe)?;
+        };
+        let seconds = seconds / errors.len().max(1) as f64;
+        for (&linear, error) in group.linears.iter().zip(errors) {
+            let fared = Fared { error, seconds, damping: used };
+            self.finish_linear(linear, fared, report, observe)?;
+        }
+        Ok(())
+    }
+
+    /// Prunes the linears of a group; the error of each, where it is known.
+    fn prune_linears(
+        &mut self,
+        group: &Group,
+        statistics: &Statistics,
+        problem: Option<&Problem>,
+    ) -> Vec<Option<f64>> {
+        let Plan { method, settings, ranks, .. } = self.plan;
+        let norms = statistics.squared_norms();
+        let selection = settings.selection(ranks);
+        let prune = |w: &mut Matrix, products: Option<&Matrix>| {
+            let inputs = Inputs { squared_norms: &norms, problem, products };
+            method.prune(w, &inputs, &selection);
+        };
+        let mut errors = Vec::new();
+        let mut linears = self.block.linears_mut();
+        for &linear in &group.linears {
+            let weight = &mut linears[linear].weight;
+            let before = problem.map(|_| weight.view().to_matrix());
+            let mut w = weight.edit();
+            match problem {
+                None => phase(Phase::Solve, || on_rows(ranks, &mut w, |w, _| prune(w, None))),
+                Some(problem) => problem.prune_by(&mut w, |w, products, _| prune(w, products)),
+            }
+            let error = match (statistics, before) {
+                (Statistics::Gram(gram), Some(before)) => {
+                    Some(output_error(gram, &before, &w, ranks))
+                }
+                _ => None,
+            };
+            // JSON, and so a resumed run, knows no other numbers.
+            errors.push(error.filter(|e| e.is_finite()));
+        }
+        errors
+    }
+
+    fn problem(
+        &self,
+        gram: &Gram,
+        group: &Group,
+        damping: f32,
+        observe: &mut Observer,
+    ) -> Result<Problem<'a>> {
+        let name = self.first_name(group);
+        let settings = Settings { damping, ..self.plan.settings.clone() };
+        let Some(problem) = Problem::new(gram, &settings, self.plan.ranks) else {
+            return self.not_finite(&name);
+        };
+        let used = problem.factor.damping;
+        if used > damping {
+            self.warn(
+                observe,
+                format!("{name}: the Hessian is singular; damping raised from {damping} to {used}"),
+            )?;
+        }
+        Ok(problem)
+    }
+
+    fn first_name(&self, group: &Group) -> String {
+        let linears = self.block.linears();
+        group.linears.first().map_or(String::new(), |i| linears[*i].name.clone())
+    }
+
+    fn not_finite<T>(&self, whose: &str) -> Result<T> {
+        numerics_error!(
+            "layer {}: the inputs of {whose} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
+            self.index
+        )
+    }
+
+    fn warn(&self, observe: &mut Observer, what: String) -> Result<()> {
+        observe.notify(Event::Warning(format!("layer {} {what}", self.index)))
+    }
+
+    /// Whether these linears' weights can be written as the numbers they are.
+    fn fits(&self, linears: &[usize]) -> bool {
+        let all = self.block.linears();
+        linears.iter().map(|i| all[*i]).all(|linear| {
+            let stored = self.plan.model.checkpoint.info(&linear.slot.tensor);
+            let float = stored.ok().and_then(|info| info.dtype.float());
+            let largest = float.map_or(f32::MAX, |float| float.largest());
+            linear.weight.data.par_iter().all(|w| w.abs() <= largest)
+        })
+    }
+
+    /// Takes these groups' weights from the checkpoint again, and raises the
+    /// damping that was not enough.
+    fn begin_again(
+        &mut self,
+        groups: &[&Group],
+        damping: f32,
+        observe: &mut Observer,
+    ) -> Result<f32> {
+        let mut dense = self.plan.model.block(self.index)?;
+        let more = raised_damping(damping);
+        for group in groups {
+            let (mut pruned, mut again) = (self.block.linears_mut(), dense.linears_mut());
+            group.linears.iter().for_each(|i| std::mem::swap(pruned[*i], again[*i]));
+            let name = self.first_name(group);
+            self.warn(
+                observe,
+                format!(
+                    "{name}: pruned weights are too large to be written; damping raised from {damping} to {more}"
+                ),
+            )?;
+        }
+        Ok(more)
+    }
+
+    /// Prunes the feed-forward network globally, with as much damping as it needs.
+    fn prune_ffn(
+        &mut self,
+        hidden: &Matrix,
+        x: Option<Matrix>,
+        dense: Option<&Matrix>,
+        report: &mut LayerReport,
+        observe: &mut Observer,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let (mut x, mut reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
+        if !x.data.par_iter().all(|v| v.is_finite()) {
+            return self.not_finite("its feed-forward network");
+        }
+        let groups = self.block.groups();
+        let ffn: Vec<&Group> = groups.iter().filter(|group| group.part == Part::Ffn).collect();
+        let all: Vec<usize> = ffn.iter().flat_map(|group| &group.linears).copied().collect();
+        let mut damping = self.plan.settings.damping;
+        let outcome = loop {
+            let outcome = self.ffn_outcome(&x, reference, damping, observe)?;
+            match outcome {
+                Some(outcome) if self.fits(&all) || damping > MOST_DAMPING => break outcome,
+                None if damping > MOST_DAMPING => {
+                    return numerics_error!(
+                        "layer {}: sparsellm: the calibration activations are not finite or all zero",
+                        self.index
+                    );
+                }
+                _ => {}
+            }
+            damping = self.begin_again(&ffn, damping, observe)?;
+            (x, reference) = phase(Phase::Forward, || self.ffn_ends(hidden, Some(x), dense));
+        };
+        for warning in &outcome.warnings {
+            self.warn(observe, format!("feed-forward: {warning}"))?;
+        }
+        report.ffn_error = outcome.errors;
+        report.kept_epoch = outcome.kept_epoch;
+        let seconds = started.elapsed().as_secs_f64() / all.len() as f64;
+        for (group, damping) in ffn.iter().zip(outcome.damping) {
+            for &linear in &group.linears {
+                let fared = Fared { error: None, seconds, damping };
+                self.finish_linear(linear, fared, report, observe)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ffn_outcome(
+        &mut self,
+        x: &Matrix,
+        reference: Option<Reference>,
+        damping: f32,
+        observe: &mut Observer,
+    ) -> Result<Option<Outcome>> {
+        let settings = Settings { damping, ..self.plan.settings.clone() };
+        let (index, ranks) = (self.index, self.plan.ranks);
+        let task = Task { x, settings: &settings, streaming: self.streaming, ranks };
+        let mut observe = |epoch, error| observe.notify(Event::EpochDone { index, epoch, error });
+        prune_network(&mut self.block.ffn, reference, &task, &mut observe)
+    }
+
+    /// Rounds a pruned linear to the type it is written in, so that what runs
+    /// on is what is written, and reports it.
+    fn finish_linear(
+        &mut self,
+        place: usize,
+        fared: Fared,
+        report: &mut LayerReport,
+        observe: &mut Observer,
+    ) -> Result<()> {
+        let mut linears = self.block.linears_mut();
+        let linear = &mut linears[place];
+        let (stored, name) = (linear.slot.tensor.clone(), linear.name.clone());
+        let mut w = linear.weight.edit();
+        phase(Phase::Write, || self.plan.model.checkpoint.round(&stored, &mut w.data))?;
+        if let Some(w) = w.data.iter().find(|w| !w.is_finite()) {
+            return input_error!(
+                "{stored}: a pruned weight became {w} in the checkpoint's number type; raise `damping`, or convert the checkpoint to bf16 or f32"
+            );
+        }
+        let sparsity = measured_sparsity(&w.data);
+        let Fared { error, seconds, damping } = fared;
+        let raised_damping = Some(damping).filter(|d| *d > self.plan.settings.damping);
+        let index = self.index;
+        observe.notify(Event::LinearPruned { index, name: &name, sparsity, error, seconds })?;
+        report.linears.insert(name, LinearReport { sparsity, error, seconds, raised_damping });
+        Ok(())
+    }
+}
+
+/// A matrix without rows, with room for as many as `like` has.
+fn no_rows(like: &Matrix) -> Matrix {
+    Matrix { rows: 0, cols: like.cols, data: Vec::with_capacity(like.data.len()) }
+}
+
+fn append(to: &mut Matrix, rows: Matrix) {
+    to.data.extend_from_slice(&rows.data);
+    to.rows += rows.rows;
+}

@@ -1,0 +1,89 @@
+//! What a run needs of the memory, known before it begins (ARCHITECTURE.md).
+
+use super::run::Plan;
+use crate::sparsellm::{
+    Streaming,
+    memory::{Sizes, peak},
+};
+use sparsellm_base::{Result, usage_error};
+use sparsellm_model::{Block, segments_per_chunk};
+use sparsellm_tensor::{SparseWeights, TILE};
+use std::path::Path;
+
+/// The program itself, its threads, and a tokenizer.
+const PROGRAM: usize = 96 << 20;
+
+/// Where z and s go, and what the run then needs at most, so that a run on
+/// `tokens` calibration tokens in segments of `seq_len` stays within the plan's
+/// memory: in memory, or where they would be too much, in a temporary file in
+/// `folder`.
+///
+/// # Errors
+/// Where even that needs more.
+pub fn streaming(
+    plan: &Plan,
+    (tokens, seq_len): (usize, usize),
+    folder: &Path,
+) -> Result<(Streaming, usize)> {
+    let limit = plan.memory.unwrap_or(usize::MAX);
+    let tokens = if plan.needs_text() { tokens } else { 0 };
+    let chunk = segments_per_chunk(seq_len) * seq_len;
+    let mut streaming = Streaming::in_memory(chunk);
+    let most = needed(plan, tokens, &streaming)?;
+    if most <= limit {
+        return Ok((streaming, most));
+    }
+    streaming.spill = Some(folder.into());
+    let least = needed(plan, tokens, &streaming)?;
+    if least <= limit {
+        return Ok((streaming, least));
+    }
+    usage_error!(
+        "`memory`: this run needs {:.2} GB at least, and {:.2} GB was allowed; use fewer or shorter segments (`samples`, `seq_len`), or allow more",
+        least as f64 / 1e9,
+        limit as f64 / 1e9
+    )
+}
+
+/// The bytes a run needs at most: those of its largest layer.
+fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
+    let layers = plan.settings.layers.clone().unwrap_or(0..plan.model.shape().layers);
+    let mut most = 0;
+    for index in layers {
+        most = most.max(needed_by_layer(plan, &plan.model.outline(index)?, tokens, streaming));
+    }
+    let d = plan.model.shape().hidden;
+    let hidden = tokens * d * if plan.settings.target > 0.0 { 2 } else { 1 };
+    Ok(PROGRAM + 4 * (hidden + most))
+}
+
+/// The f32 values that pruning a layer takes at most.
+fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Streaming) -> usize {
+    let (settings, d) = (plan.settings, plan.model.shape().hidden);
+    let linears = block.linears();
+    let sizes = || linears.iter().map(|l| l.weight.rows * l.weight.cols);
+    let (all, largest): (usize, usize) = (sizes().sum(), sizes().max().unwrap_or(0));
+    let widest = linears.iter().map(|l| l.weight.cols).max().unwrap_or(0);
+    let threads = rayon::current_num_threads();
+    let chunk = tokens.min(streaming.chunk);
+
+    let kept = 1.0 - settings.pattern.sparsity();
+    let layer = all + SparseWeights::bytes(all, kept) / 4;
+    // A chunk's hidden states, normalised inputs, q, k, v, mixed values, and a.
+    let forward = chunk * (6 * d + 2 * widest) + threads * TILE * 3 * widest;
+    let grams = match !plan.method.moves_weights() && settings.refit == 0 {
+        true => 0,
+        false => 2 * d * d + 2 * widest * widest,
+    };
+    // The factor, its making, and what a solver keeps beside the weights.
+    let solving = 2 * widest * widest + 5 * largest;
+    let local = grams + forward.max(solving);
+    let global = plan.method.is_global().then(|| {
+        let d_ff = block.ffn.last().weight.cols;
+        let sizes = Sizes { tokens, d, d_ff, first: block.ffn.first().len(), threads };
+        let streaming = Streaming { chunk: chunk.max(1), ..streaming.clone() };
+        let reference = if settings.target > 0.0 { tokens * d } else { 0 };
+        tokens * d + reference.max(peak(sizes, settings, &streaming) / 4)
+    });
+    layer + local.max(global.unwrap_or(0))
+}

@@ -1,0 +1,14 @@
+//! The pipeline: load one decoder layer, run it on the calibration hidden states,
+//! prune its linears, run it again pruned, write it, next layer.
+
+mod allocation;
+mod calibration;
+mod layer;
+mod memory;
+mod output;
+mod run;
+mod statistics;
+
+pub use calibration::Calibration;
+pub use output::{FinishedOutput, Output};
+pub use run::{Plan, needs_text, prune_model};

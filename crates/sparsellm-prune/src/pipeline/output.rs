@@ -1,0 +1,112 @@
+//! The checkpoint that a run writes: rank 0 has its files, and all ranks its words.
+
+use serde_json::Value;
+use sparsellm_base::Result;
+use sparsellm_checkpoint::{Checkpoint, Existing, Finished, Slot, Writer, checkpoint_of};
+use sparsellm_ranks::Communicator;
+use std::path::{Path, PathBuf};
+
+/// A checkpoint being written. All ranks call its functions; rank 0 writes.
+pub struct Output<'a> {
+    ranks: &'a dyn Communicator,
+    folder: PathBuf,
+    done: Vec<Value>,
+    /// Rank 0's.
+    writer: Option<Writer<'a>>,
+}
+
+impl<'a> Output<'a> {
+    /// Lays the checkpoint out, or goes on in that of an unfinished run. `run` is all
+    /// that decides the result; of it, rank 0's counts.
+    ///
+    /// # Errors
+    /// Those of [`Writer::create`].
+    pub fn create(
+        source: &'a Checkpoint,
+        output: &Path,
+        run: &Value,
+        existing: Existing,
+        ranks: &'a dyn Communicator,
+    ) -> Result<Self> {
+        let create = || Writer::create(source, output, run, existing);
+        let writer = (ranks.rank() == 0).then(create).transpose()?;
+        let done = writer.as_ref().map_or(Vec::new(), |writer| writer.done().to_vec());
+        let done = match ranks.broadcast_json(|| Ok(Value::Array(done)))? {
+            Value::Array(done) => done,
+            _ => Vec::new(),
+        };
+        Ok(Output { ranks, folder: checkpoint_of(output)?, done, writer })
+    }
+
+    /// Where the checkpoint is being written; a folder that is renamed or removed at
+    /// the end.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What [`layer_done`](Self::layer_done) had recorded in the unfinished run that
+    /// this one goes on with.
+    pub fn done(&self) -> &[Value] {
+        &self.done
+    }
+
+    /// Records that the next layer is finished.
+    ///
+    /// # Errors
+    /// Those of [`Writer::layer_done`].
+    pub fn layer_done(&mut self, record: Value) -> Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.layer_done(record))
+    }
+
+    /// Reads back a finished layer's weights, on all ranks.
+    ///
+    /// # Errors
+    /// Those of [`Writer::read`].
+    pub fn read(&mut self, slot: &Slot) -> Result<Vec<f32>> {
+        let mut values = match &mut self.writer {
+            Some(writer) => writer.read(slot)?,
+            None => vec![0.0; slot.len()],
+        };
+        self.ranks.broadcast(0, bytemuck::cast_slice_mut(&mut values));
+        Ok(values)
+    }
+
+    /// Writes a linear's new weights.
+    ///
+    /// # Errors
+    /// Those of [`Writer::write`].
+    pub fn write(&mut self, slot: &Slot, values: &[f32]) -> Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.write(slot, values))
+    }
+
+    /// Completes the checkpoint. When this returns, all ranks find it.
+    ///
+    /// # Errors
+    /// Those of [`Writer::finish`].
+    pub fn finish(self, record: &Value) -> Result<FinishedOutput> {
+        let finished = self.writer.map(|writer| writer.finish(record)).transpose()?;
+        self.ranks.wait_for_rank_zero();
+        Ok(FinishedOutput { folder: self.folder, finished })
+    }
+}
+
+/// A whole checkpoint that only has to be put in its place.
+pub struct FinishedOutput {
+    folder: PathBuf,
+    finished: Option<Finished>,
+}
+
+impl FinishedOutput {
+    /// Where it is now: it can be opened, and on rank 0 added to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Renames it to the output.
+    ///
+    /// # Errors
+    /// Those of [`Finished::publish`].
+    pub fn publish(self) -> Result<()> {
+        self.finished.map_or(Ok(()), Finished::publish)
+    }
+}

@@ -1,0 +1,160 @@
+//! The sentence: load one decoder layer, run it on the calibration hidden states,
+//! prune its linears, run it again pruned, write it, next layer.
+
+use super::{
+    allocation::allocate, calibration::Calibration, layer::LayerWork, memory, output::Output,
+};
+use crate::{LayerReport, Method, Settings, sparsellm::Streaming, validate};
+use serde::Deserialize;
+use serde_json::Value;
+use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
+use sparsellm_model::{Block, Model, segments_per_chunk};
+use sparsellm_ranks::Communicator;
+use sparsellm_tensor::Matrix;
+use sparsellm_tensor::profile::{Phase, phase};
+use std::ops::Range;
+
+/// What is asked of a run.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    /// The model to prune.
+    pub model: &'a Model,
+    /// The method that prunes it.
+    pub method: &'a dyn Method,
+    /// How.
+    pub settings: &'a Settings,
+    /// What it is calibrated on; not needed where the method looks at weights only.
+    pub calibration: Option<&'a Calibration>,
+    /// How many bytes of memory it may take: where it would need more, z and s go to
+    /// a temporary file beside the output.
+    pub memory: Option<usize>,
+    /// The ranks that the run is spread over: each works on its part of the
+    /// calibration segments.
+    pub ranks: &'a dyn Communicator,
+}
+
+impl Plan<'_> {
+    /// Whether pruning looks at calibration text.
+    pub fn needs_text(&self) -> bool {
+        needs_text(self.method, self.settings)
+    }
+}
+
+/// Whether a method with these settings looks at calibration text.
+pub fn needs_text(method: &dyn Method, settings: &Settings) -> bool {
+    method.needs() != crate::methods::Needs::Nothing
+        || settings.refit > 0
+        || settings.allocation > 0.0
+}
+
+/// Prunes a model layer by layer, and writes the pruned linears to `output`. Layers
+/// that it finds done by an unfinished run are taken from it.
+///
+/// # Errors
+/// Where weights cannot be read or written, or are not finite, where the memory
+/// cannot be enough, or the observer's own.
+pub fn prune_model(
+    plan: &Plan,
+    output: &mut Output,
+    observe: &mut Observer,
+) -> Result<Vec<LayerReport>> {
+    let Plan { model, method, settings, .. } = *plan;
+    validate(settings, method, model)?;
+    let streaming = plan_memory(plan, output, observe)?;
+    let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
+    let (mut hidden, seq_len) = embed(plan)?;
+    // The dense model's hidden states, where targets lean on them.
+    let mut dense = (settings.target > 0.0).then(|| hidden.clone());
+    let patterns = allocate(plan, &hidden, &range, observe)?;
+    let mut reports = done_before(output, &range)?;
+    let resumed = range.start + reports.len();
+    if !reports.is_empty() {
+        observe.notify(Event::Resumed { done: reports.len(), of: range.len() })?;
+    }
+    for index in 0..range.end {
+        let mut block = phase(Phase::Read, || model.block(index))?;
+        if let Some(dense) = &mut dense {
+            block.run(dense, seq_len);
+        }
+        if index < resumed {
+            if range.contains(&index) {
+                read_back(&mut block, output)?;
+            }
+            if index + 1 < range.end {
+                block.run(&mut hidden, seq_len);
+            }
+            continue;
+        }
+        observe.notify(Event::LayerStarted { index, done: reports.len(), of: range.len() })?;
+        let pattern = patterns[index - range.start];
+        let settings = &Settings { pattern, ..settings.clone() };
+        let plan = Plan { settings, ..*plan };
+        let mut work = LayerWork { plan, index, block, seq_len, streaming: &streaming };
+        let report = work.prune(&hidden, dense.as_ref(), observe)?;
+        write(&work.block, &report, output)?;
+        if index + 1 < range.end {
+            work.block.run(&mut hidden, seq_len);
+        }
+        observe.notify(Event::LayerDone { index, kept_epoch: report.kept_epoch })?;
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// How the tokens are streamed within the memory that is allowed, which the observer
+/// is told.
+fn plan_memory(plan: &Plan, output: &Output, observe: &mut Observer) -> Result<Streaming> {
+    let size = plan.calibration.map_or((0, 1), |c| {
+        let seq_len = c.segments.seq_len;
+        let piece = segments_per_chunk(seq_len) * seq_len;
+        (plan.ranks.largest_share_in_pieces(c.segments.tokens.len(), piece), seq_len)
+    });
+    let (streaming, needed) = memory::streaming(plan, size, output.folder())?;
+    observe.notify(Event::Memory { needed, spilled: streaming.spill.is_some() })?;
+    Ok(streaming)
+}
+
+/// This rank's hidden states before the first layer, and the segments' length.
+fn embed(plan: &Plan) -> Result<(Matrix, usize)> {
+    if !plan.needs_text() {
+        return Ok((Matrix::zeros(0, plan.model.shape().hidden), 1));
+    }
+    let Some(Calibration { segments, .. }) = plan.calibration else {
+        return usage_error!("{} needs `calibration` text", plan.method.name());
+    };
+    let seq_len = segments.seq_len;
+    let piece = segments_per_chunk(seq_len) * seq_len;
+    let own = plan.ranks.share_in_pieces(segments.tokens.len(), piece);
+    Ok((plan.model.embed(&segments.tokens[own], seq_len)?, seq_len))
+}
+
+/// Takes a finished layer's weights from the output.
+fn read_back(block: &mut Block, output: &mut Output) -> Result<()> {
+    for linear in block.linears_mut() {
+        let values = phase(Phase::Read, || output.read(&linear.slot))?;
+        linear.weight.edit().data = values;
+    }
+    Ok(())
+}
+
+/// Writes a pruned layer's weights, and then its record.
+fn write(block: &Block, report: &LayerReport, output: &mut Output) -> Result<()> {
+    for linear in block.linears() {
+        phase(Phase::Write, || output.write(&linear.slot, &linear.weight.data))?;
+    }
+    let record = serde_json::to_value(report)
+        .map_err(|e| Error::Input(format!("cannot record layer {}: {e}", report.index)))?;
+    phase(Phase::Write, || output.layer_done(record))
+}
+
+/// The reports of the layers that an unfinished run has done, `range`'s first.
+fn done_before(output: &Output, range: &Range<usize>) -> Result<Vec<LayerReport>> {
+    let read = |(index, value): (usize, &Value)| match LayerReport::deserialize(value) {
+        Ok(report) if report.index == index => Ok(report),
+        _ => input_error!(
+            "{}: the record of an unfinished run is damaged; discard it with `force`",
+            output.folder().display()
+        ),
+    };
+    range.clone().zip(output.done()).map(read).collect()
+}

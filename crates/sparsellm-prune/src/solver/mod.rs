@@ -1,0 +1,11 @@
+//! The problem every second-order method comes down to, and its solvers.
+
+mod admm;
+mod kind;
+mod obs;
+mod problem;
+mod refit;
+
+pub use kind::Solver;
+pub use problem::{Problem, prune_matrix};
+pub use refit::refit;

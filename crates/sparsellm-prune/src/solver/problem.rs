@@ -1,0 +1,100 @@
+//! The problem every second-order method comes down to, for the linears that
+//! share an input with Hessian H:
+//!
+//! ```text
+//! min  tr((Ŵ − W) H (Ŵ − W)ᵀ)      (Ŵ sparse)
+//! ```
+
+use super::{admm, kind::Solver, obs, refit::refit};
+use crate::{
+    Selection, Settings,
+    hessian::{Gram, InverseFactor, on_rows},
+};
+use sparsellm_base::{Result, numerics_error};
+use sparsellm_ranks::{Communicator, Local};
+use sparsellm_tensor::profile::{Phase, phase};
+use sparsellm_tensor::{Matrix, matmul};
+use std::ops::Range;
+
+/// Prunes one weight matrix `w: [d_out, d_in]` in place with the settings' solver,
+/// given the Gram matrix `XᵀX` of its inputs.
+///
+/// # Errors
+/// Where the Gram matrix is not finite.
+///
+/// # Example
+/// See the [crate's](crate) front page.
+pub fn prune_matrix(w: &mut Matrix, gram: &Gram, settings: &Settings) -> Result<()> {
+    match Problem::new(gram, settings, &Local) {
+        Some(problem) => Ok(problem.prune(w, None)),
+        None => numerics_error!("the Gram matrix is not finite: there is nothing to prune against"),
+    }
+}
+
+/// A Hessian, made ready for its linears.
+pub struct Problem<'a> {
+    /// The inverse factor of the damped H.
+    pub factor: InverseFactor,
+    /// H itself, where refit or ADMM need it.
+    hessian: Option<Matrix>,
+    admm: Option<admm::Factor>,
+    settings: Settings,
+    ranks: &'a dyn Communicator,
+}
+
+impl<'a> Problem<'a> {
+    /// Makes `gram` ready; `None` where it is not finite.
+    pub fn new(gram: &Gram, settings: &Settings, ranks: &'a dyn Communicator) -> Option<Self> {
+        phase(Phase::Factor, || Self::factor(gram, settings, ranks))
+    }
+
+    fn factor(gram: &Gram, settings: &Settings, ranks: &'a dyn Communicator) -> Option<Self> {
+        let factor = InverseFactor::new(gram, settings.damping, ranks)?;
+        let needed = settings.refit > 0 || settings.solver == Solver::Admm;
+        let hessian = needed.then(|| factor.hessian(gram));
+        let admm = match (settings.solver, &hessian) {
+            (Solver::Admm, Some(h)) => Some(admm::Factor::new(h, ranks)?),
+            _ => None,
+        };
+        Some(Problem { factor, hessian, admm, settings: settings.clone(), ranks })
+    }
+
+    /// Prunes `w: [d_out, d_in]` in place with the solver chosen; see
+    /// [`Selection`] for `row_weights`. Of `w` as it was, each rank needs its own
+    /// rows only.
+    pub fn prune(&self, w: &mut Matrix, row_weights: Option<&[f32]>) {
+        self.prune_by(w, |w, products, rows| {
+            let selection = Selection {
+                row_weights: row_weights.map(|weights| &weights[rows]),
+                ..self.settings.selection(self.ranks)
+            };
+            self.solve(w, products, &selection);
+        });
+    }
+
+    /// Prunes this rank's rows `w` with the solver chosen; `products` is `W H` of
+    /// them, where there is an H.
+    pub fn solve(&self, w: &mut Matrix, products: Option<&Matrix>, selection: &Selection) {
+        match (&self.admm, products) {
+            (Some(factor), Some(products)) => admm::prune(w, products, factor, selection),
+            _ => obs::prune(w, &self.factor, selection, &self.settings),
+        }
+    }
+
+    /// Prunes `w` with `prune`, and refits what it keeps. `prune` is given this
+    /// rank's rows, `W H` of them where there is an H, and which they are.
+    pub fn prune_by(
+        &self,
+        w: &mut Matrix,
+        prune: impl FnOnce(&mut Matrix, Option<&Matrix>, Range<usize>),
+    ) {
+        let rows = |w: &mut Matrix, rows| {
+            let Some(h) = &self.hessian else { return prune(w, None, rows) };
+            self.factor.kill(w);
+            let products = matmul(w.view(), h.view());
+            prune(w, Some(&products), rows);
+            refit(w, h, &products, self.settings.refit);
+        };
+        phase(Phase::Solve, || on_rows(self.ranks, w, rows));
+    }
+}

@@ -1,0 +1,269 @@
+//! The alternating loop: epochs, and the guard.
+
+use super::{
+    network::{Outcome, Reference, Task},
+    passes::{Pass, Start, a_solver},
+    updates::Updates,
+};
+use crate::{
+    Problem,
+    hessian::{CholeskyFactor, rows_of},
+};
+use sparsellm_base::Result;
+use sparsellm_model::Linear;
+use sparsellm_tensor::Matrix;
+use sparsellm_tensor::profile::{Phase, phase};
+use std::ops::Range;
+
+/// Relative damping λ/mean(diag G) of the least-squares problems.
+const LEAST_SQUARES_DAMPING: f32 = 1e-4;
+
+/// What the loop holds between the epochs.
+pub(super) struct Alternation<'a> {
+    updates: &'a dyn Updates,
+    task: &'a Task<'a>,
+    start: Start,
+    /// X does not change: one factor serves every first linear and every epoch.
+    problem_x: Problem<'a>,
+    least_squares_x: Option<CholeskyFactor>,
+    /// The last linear's dense weights, which the sequential refit is held to.
+    dense_last: Option<Matrix>,
+    /// This rank's rows of the last linear.
+    own: Range<usize>,
+    trouble: Trouble,
+    errors: Vec<f64>,
+    best: Option<Best>,
+}
+
+/// The best iterate so far.
+struct Best {
+    epoch: usize,
+    error: f64,
+    first: Vec<Matrix>,
+    last: Matrix,
+}
+
+impl<'a> Alternation<'a> {
+    /// Everything at its dense value; `None` where the inputs are not finite.
+    pub fn start(
+        updates: &'a dyn Updates,
+        first: &[&mut Linear],
+        last: &Linear,
+        reference: Option<Reference>,
+        task: &'a Task<'a>,
+    ) -> Result<Option<Self>> {
+        let settings = task.settings;
+        let start = phase(Phase::Forward, || Start::new(updates, first, last, reference, task))?;
+        let Some(problem_x) = Problem::new(&start.xx, settings, task.ranks) else {
+            return Ok(None);
+        };
+        let least_squares_x = (settings.epochs > 1)
+            .then(|| CholeskyFactor::of_gram(&start.xx, LEAST_SQUARES_DAMPING, task.ranks))
+            .flatten();
+        let mut start = start;
+        start.xx.forget();
+        let mut trouble = Trouble::new(settings.damping);
+        trouble.hessian(FIRST, &problem_x);
+        Ok(Some(Alternation {
+            updates,
+            task,
+            start,
+            problem_x,
+            least_squares_x,
+            dense_last: settings.sequential_refit.then(|| last.weight.view().to_matrix()),
+            own: rows_of(task.ranks, last.weight.rows),
+            trouble,
+            errors: Vec::new(),
+            best: None,
+        }))
+    }
+
+    /// Runs the epochs; `ratio` is β/α. `None` where none gave anything finite.
+    pub fn run(
+        mut self,
+        first: &mut [&mut Linear],
+        last: &mut Linear,
+        ratio: f32,
+        observe: &mut dyn FnMut(usize, f64) -> Result<()>,
+    ) -> Result<Option<Outcome>> {
+        let epochs = self.task.settings.epochs.max(1);
+        for epoch in 1..=epochs {
+            let weights = self
+                .first_weights(epoch, first)
+                .and_then(|()| self.last_weights(epoch, first, last))
+                .filter(|()| finite(first, last));
+            if weights.is_none() {
+                self.trouble.stopped(epoch);
+                break;
+            }
+            let solver = match epoch < epochs {
+                true => phase(Phase::A, || a_solver(&last.weight, ratio, self.task.ranks)),
+                false => None,
+            };
+            let error = self.measure(first, last, solver.as_ref())?;
+            self.errors.push(error);
+            observe(epoch, error)?;
+            self.guard(epoch, error, first, last);
+            if solver.is_none() {
+                if epoch < epochs {
+                    self.trouble.stopped(epoch + 1);
+                }
+                break;
+            }
+        }
+        Ok(self.finish(first, last))
+    }
+
+    /// The first linears' next weights, pruned. From the second epoch on they are
+    /// `W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹` before.
+    fn first_weights(&mut self, epoch: usize, first: &mut [&mut Linear]) -> Option<()> {
+        let d_ff = self.start.sums.aa.dim();
+        let rows = rows_of(self.task.ranks, d_ff);
+        if epoch > 1 {
+            self.trouble.least_squares(FIRST, self.least_squares_x.as_ref()?);
+        }
+        for (i, (linear, weights)) in first.iter_mut().zip(&self.start.neuron_weights).enumerate() {
+            let mut w = linear.weight.edit();
+            if let (true, Some(factor_x)) = (epoch > 1, &self.least_squares_x) {
+                let at = i * d_ff;
+                let zx = self.start.sums.zx.rows(at + rows.start..at + rows.end);
+                let solved = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
+                w.set_rows(rows.start, &solved);
+            }
+            self.problem_x.prune(&mut w, weights.as_deref());
+        }
+        Some(())
+    }
+
+    /// The last linear's next weights, pruned. From the second epoch on they are
+    /// `W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹` before; with the sequential refit from the
+    /// first on, a being what the pruned first linears really give.
+    fn last_weights(
+        &mut self,
+        epoch: usize,
+        first: &[&mut Linear],
+        last: &mut Linear,
+    ) -> Option<()> {
+        let (settings, ranks) = (self.task.settings, self.task.ranks);
+        let Start { target, sums, .. } = &mut self.start;
+        if settings.sequential_refit {
+            let pass = pass(self.updates, (first, last), target, self.task);
+            phase(Phase::Forward, || pass.activations(sums, ranks));
+        }
+        let ta = sums.ta.rows(self.own.clone());
+        let mut w = last.weight.edit();
+        if !settings.sequential_refit && epoch > 1 {
+            let factor_a = CholeskyFactor::of_gram(&sums.aa, LEAST_SQUARES_DAMPING, ranks)?;
+            self.trouble.least_squares(LAST, &factor_a);
+            let solved = phase(Phase::Weights, || factor_a.solve_rows(ta.view()));
+            w.set_rows(self.own.start, &solved);
+        }
+        let problem_a = Problem::new(&sums.aa, settings, ranks)?;
+        self.trouble.hessian(LAST, &problem_a);
+        if let Some(dense) = &self.dense_last {
+            let dense = dense.rows(self.own.clone());
+            let solve = || problem_a.factor.least_squares(ta.view(), sums.aa.tokens, dense);
+            w.set_rows(self.own.start, &phase(Phase::Weights, solve));
+        }
+        problem_a.prune(&mut w, None);
+        Some(())
+    }
+
+    /// The true error E; with the a-update's `solver`, a, z (and s) of the next epoch
+    /// in the same pass.
+    fn measure(
+        &mut self,
+        first: &[&mut Linear],
+        last: &Linear,
+        solver: Option<&Matrix>,
+    ) -> Result<f64> {
+        let Start { state, target, sums, norm, .. } = &mut self.start;
+        let pass = pass(self.updates, (first, last), target, self.task);
+        let error = phase(Phase::Forward, || match solver {
+            Some(solver) => pass.update(state, sums, solver, self.task.ranks),
+            None => Ok(pass.error(self.task.ranks)),
+        })?;
+        Ok(error / *norm)
+    }
+
+    /// The guard: the layer ends with its best iterate.
+    fn guard(&mut self, epoch: usize, error: f64, first: &[&mut Linear], last: &Linear) {
+        if error.is_finite() && self.best.as_ref().is_none_or(|best| error < best.error) {
+            let first = first.iter().map(|l| l.weight.view().to_matrix()).collect();
+            self.best = Some(Best { epoch, error, first, last: last.weight.view().to_matrix() });
+        }
+    }
+
+    /// Puts the best iterate in its place.
+    fn finish(self, first: &mut [&mut Linear], last: &mut Linear) -> Option<Outcome> {
+        let best = self.best?;
+        for (linear, weight) in first.iter_mut().zip(best.first) {
+            *linear.weight.edit() = weight;
+        }
+        *last.weight.edit() = best.last;
+        Some(Outcome {
+            errors: self.errors,
+            kept_epoch: best.epoch,
+            damping: self.trouble.damping,
+            warnings: self.trouble.warnings,
+        })
+    }
+}
+
+/// A pass over the tokens with the weights as they are.
+fn pass<'a, 'b>(
+    updates: &'a dyn Updates,
+    (first, last): (&'a [&'b mut Linear], &'a Linear),
+    target: &'a Matrix,
+    task: &Task<'a>,
+) -> Pass<'a, 'b> {
+    let (chunk, sequential) = (task.streaming.chunk, task.settings.sequential_refit);
+    Pass { updates, first, last, target, x: task.x, chunk, sequential }
+}
+
+fn finite(first: &[&mut Linear], last: &Linear) -> bool {
+    let finite = |w: &Matrix| w.data.iter().all(|v| v.is_finite());
+    finite(&last.weight) && first.iter().all(|l| finite(&l.weight))
+}
+
+/// What was not as asked for with a network's Hessians.
+struct Trouble {
+    asked: f32,
+    /// The largest damping of [`FIRST`] and [`LAST`].
+    damping: [f32; 2],
+    warnings: Vec<String>,
+}
+
+/// The first linears, whose input is X.
+const FIRST: usize = 0;
+/// The last one, whose input is a.
+const LAST: usize = 1;
+
+impl Trouble {
+    fn new(asked: f32) -> Self {
+        Trouble { asked, damping: [asked; 2], warnings: Vec::new() }
+    }
+
+    fn hessian(&mut self, which: usize, problem: &Problem) {
+        let used = problem.factor.damping;
+        self.damping[which] = self.damping[which].max(used);
+        self.raised(["X", "a"][which], self.asked, used);
+    }
+
+    fn least_squares(&mut self, which: usize, factor: &CholeskyFactor) {
+        let what = ["X's least squares", "a's least squares"][which];
+        self.raised(what, LEAST_SQUARES_DAMPING, factor.damping);
+    }
+
+    fn raised(&mut self, what: &str, asked: f32, used: f32) {
+        let warning =
+            format!("the Hessian of {what} is singular; damping raised from {asked} to {used}");
+        if used > asked && !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn stopped(&mut self, epoch: usize) {
+        self.warnings.push(format!("epoch {epoch} was not finite, and was not run to its end"));
+    }
+}

@@ -1,0 +1,74 @@
+//! Reports of pruning runs. A [`Sweep`] holds what many runs did and what was measured
+//! of them; [`csv`], [`markdown`] and [`html`] render it, with tables and figures, and
+//! [`write()`] puts the text into a file. The same sweep always gives the same bytes.
+//! A [`PruneReport`] is the record of one run, as the command prints it.
+//!
+//! A sweep is read from `results.json` and rendered:
+//!
+//! ```
+//! use sparsellm_report::{Sweep, markdown};
+//!
+//! let results = r#"{
+//!     "title": "A small sweep",
+//!     "version": "0.1.0",
+//!     "dense": [{
+//!         "model": "tiny-llama",
+//!         "perplexity": [{"data": "stories", "perplexity": 29.19, "windows": 40, "seq_len": 512}]
+//!     }],
+//!     "runs": [{
+//!         "model": "tiny-llama", "method": "wanda", "pattern": "50%",
+//!         "settings": {"seed": "0"}, "sparsity": 0.5, "layers": [],
+//!         "perplexity": [{"data": "stories", "perplexity": 38.5, "windows": 40, "seq_len": 512}]
+//!     }]
+//! }"#;
+//! let sweep: Sweep = serde_json::from_str(results)?;
+//! let report = markdown(&sweep);
+//! assert!(report.starts_with("# A small sweep"));
+//! assert!(report.contains("| stories | 29.19 | 38.50 | 40 | 512 |"));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! What a run printed, and the `sparsellm.json` that it left beside the pruned weights,
+//! list its decoder layers as [`LayerReport`](sparsellm_prune::LayerReport)s:
+//!
+//! ```
+//! use sparsellm_prune::LayerReport;
+//!
+//! let record = r#"{"layers": [{
+//!     "index": 0,
+//!     "linears": {"mlp.up_proj": {"sparsity": 0.7, "error": 0.25}},
+//!     "ffn_error": [0.5, 0.125],
+//!     "kept_epoch": 2
+//! }]}"#;
+//! let record: serde_json::Value = serde_json::from_str(record)?;
+//! let layers: Vec<LayerReport> = serde_json::from_value(record["layers"].clone())?;
+//! assert_eq!(layers[0].linears["mlp.up_proj"].sparsity, 0.7);
+//! // The error of the feed-forward network after the epoch that was kept.
+//! assert_eq!(layers[0].ffn_error[layers[0].kept_epoch - 1], 0.125);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+mod axis;
+mod csv;
+mod document;
+mod figures;
+mod format;
+mod group;
+mod html;
+mod markdown;
+mod means;
+mod one;
+mod page;
+mod plot;
+mod run;
+mod sections;
+mod stat;
+mod sweep;
+mod write;
+
+pub use csv::csv;
+pub use html::html;
+pub use markdown::markdown;
+pub use run::{PerplexityReport, PruneReport};
+pub use sweep::{Dense, Measured, Run, Sweep};
+pub use write::write;

@@ -1,0 +1,239 @@
+//! Where a run's time goes: per phase its seconds, the flops done in it and the
+//! fewest bytes they can move.
+//!
+//! A [`Ledger`] is a value: it books what happens while it is
+//! [recording](Ledger::record), on the thread that records and in the parallel
+//! [regions](Region) that it enters. Two runs with a ledger each do not mix, and
+//! without one nothing is booked.
+//!
+//! ```
+//! use sparsellm_tensor::{Matrix, matmul, profile::{Ledger, Phase, phase}};
+//!
+//! let (ledger, a) = (Ledger::default(), Matrix::zeros(8, 8));
+//! ledger.record(|| phase(Phase::Solve, || matmul(a.view(), a.view())));
+//! assert_eq!(ledger.entry(Phase::Solve).flops, 1024.0); // 2·8³
+//! ```
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// A part of a run. The names are those of ARCHITECTURE.md and
+/// docs/performance.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Weights from the files, to f32.
+    Read,
+    /// Layers run on hidden states, dense or pruned.
+    Forward,
+    /// Sums over tokens: `XᵀX`, `aᵀa`, `Yᵀa`, `zᵀX`.
+    Gram,
+    /// Factors and inverses of Hessians.
+    Factor,
+    /// The solver: the OBS sweep, or ADMM, and the refit.
+    Solve,
+    /// Least-squares weights of the global method.
+    Weights,
+    /// The a-update of the global method.
+    A,
+    /// The z- and s-updates of the global method.
+    Z,
+    /// Sums, factors and rows told to the other ranks, and waiting for theirs.
+    Exchange,
+    /// Weights to their stored type and to the disk.
+    Write,
+    /// Whatever else there is.
+    Rest,
+}
+
+/// What one phase took.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Entry {
+    /// Wall-clock time, without that of phases inside.
+    pub seconds: f64,
+    /// Floating-point operations of its products and factors, a multiply-add
+    /// being two.
+    pub flops: f64,
+    /// Bytes of their operands and results, each once.
+    pub bytes: f64,
+}
+
+#[derive(Default)]
+struct Sums {
+    nanoseconds: AtomicU64,
+    flops: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Phase {
+    /// Every phase, in the order of a layer.
+    pub const ALL: [Phase; 11] = [
+        Phase::Read,
+        Phase::Forward,
+        Phase::Gram,
+        Phase::Factor,
+        Phase::Solve,
+        Phase::Weights,
+        Phase::A,
+        Phase::Z,
+        Phase::Exchange,
+        Phase::Write,
+        Phase::Rest,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Read => "read",
+            Phase::Forward => "forward",
+            Phase::Gram => "gram",
+            Phase::Factor => "factor",
+            Phase::Solve => "solve",
+            Phase::Weights => "weights",
+            Phase::A => "a",
+            Phase::Z => "z, s",
+            Phase::Exchange => "exchange",
+            Phase::Write => "write",
+            Phase::Rest => "rest",
+        }
+    }
+}
+
+/// A book of what each phase took.
+#[derive(Clone, Default)]
+pub struct Ledger {
+    sums: Arc<[Sums; Phase::ALL.len()]>,
+}
+
+impl Ledger {
+    /// Runs `body` on this thread, and books what its phases take.
+    pub fn record<R>(&self, body: impl FnOnce() -> R) -> R {
+        let scope = Scope { ledger: self.clone(), clock: None, region: None };
+        let outer = SCOPE.replace(Some(scope));
+        let result = body();
+        SCOPE.set(outer);
+        result
+    }
+
+    /// What a phase took so far.
+    pub fn entry(&self, phase: Phase) -> Entry {
+        let sums = &self.sums[phase as usize];
+        let load = |sum: &AtomicU64| sum.load(Relaxed) as f64;
+        Entry {
+            seconds: load(&sums.nanoseconds) / 1e9,
+            flops: load(&sums.flops),
+            bytes: load(&sums.bytes),
+        }
+    }
+}
+
+/// What a thread books its time to.
+struct Scope {
+    ledger: Ledger,
+    /// The phase that the thread is in, and since when.
+    clock: Option<(Phase, Instant)>,
+    /// In a task of a parallel region, the region.
+    region: Option<Arc<RegionClock>>,
+}
+
+/// The clock that the tasks of a parallel region share.
+struct RegionClock {
+    threads: u64,
+    /// Nanoseconds that the tasks have booked.
+    booked: AtomicU64,
+}
+
+thread_local! {
+    static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
+}
+
+/// A parallel region whose tasks enter phases of their own: each books its share of
+/// the clock, and the phase around the region is left with what no task used.
+pub struct Region {
+    around: Option<(Ledger, Option<Phase>)>,
+    clock: Arc<RegionClock>,
+}
+
+impl Region {
+    /// A region of the phase that this thread is in.
+    pub fn here() -> Region {
+        let around = SCOPE.with_borrow(|scope| {
+            let scope = scope.as_ref()?;
+            Some((scope.ledger.clone(), scope.clock.map(|(phase, _)| phase)))
+        });
+        let threads = rayon::current_num_threads() as u64;
+        Region { around, clock: Arc::new(RegionClock { threads, booked: AtomicU64::new(0) }) }
+    }
+
+    /// Runs a task of the region, on whichever thread has it.
+    pub fn task<R>(&self, body: impl FnOnce() -> R) -> R {
+        let Some((ledger, phase)) = &self.around else { return body() };
+        let scope = Scope {
+            ledger: ledger.clone(),
+            clock: phase.map(|phase| (phase, Instant::now())),
+            region: Some(self.clock.clone()),
+        };
+        let outer = SCOPE.replace(Some(scope));
+        let result = body();
+        switch(None);
+        SCOPE.set(outer);
+        result
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let booked = Duration::from_nanos(self.clock.booked.load(Relaxed));
+        SCOPE.with_borrow_mut(|scope| {
+            if let Some((_, since)) = scope.as_mut().and_then(|scope| scope.clock.as_mut()) {
+                *since += booked;
+            }
+        });
+    }
+}
+
+/// Runs `body` as part of `phase`; the clock of the phase around it stands still
+/// meanwhile.
+pub fn phase<R>(phase: Phase, body: impl FnOnce() -> R) -> R {
+    let around = switch(Some(phase));
+    let result = body();
+    switch(around);
+    result
+}
+
+/// Books the time since the last switch, and enters `next`. Returns the phase
+/// before.
+fn switch(next: Option<Phase>) -> Option<Phase> {
+    SCOPE.with_borrow_mut(|scope| {
+        let scope = scope.as_mut()?;
+        let now = Instant::now();
+        let before = scope.clock.map(|(phase, since)| {
+            let spent = now.duration_since(since).as_nanos() as u64;
+            let share = spent / scope.region.as_ref().map_or(1, |region| region.threads);
+            scope.ledger.sums[phase as usize].nanoseconds.fetch_add(share, Relaxed);
+            if let Some(region) = &scope.region {
+                region.booked.fetch_add(share, Relaxed);
+            }
+            phase
+        });
+        scope.clock = next.map(|phase| (phase, now));
+        before
+    })
+}
+
+/// Counts `flops` on `values` f32 values (operands and results) towards the phase
+/// that this thread is in.
+pub fn count(flops: usize, values: usize) {
+    SCOPE.with_borrow(|scope| {
+        let Some(scope) = scope else { return };
+        let phase = scope.clock.map_or(Phase::Rest, |(phase, _)| phase);
+        let sums = &scope.ledger.sums[phase as usize];
+        sums.flops.fetch_add(flops as u64, Relaxed);
+        sums.bytes.fetch_add(4 * values as u64, Relaxed);
+    });
+}

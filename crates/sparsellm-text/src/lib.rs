@@ -1,0 +1,16 @@
+//! Tokenizers, and the segments of token ids that they give.
+//!
+//! ```
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-llama");
+//! use sparsellm_text::Tokenizer;
+//!
+//! let tokenizer = Tokenizer::from_folder(folder.as_ref())?;
+//! assert!(!tokenizer.encode("Once upon a time")?.is_empty());
+//! # Ok::<(), sparsellm_base::Error>(())
+//! ```
+
+mod segments;
+mod tokenizer;
+
+pub use segments::Segments;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,85 @@
+//! Measuring a model.
+
+use crate::inputs::{find_text, resolve_seq_len};
+use sparsellm_base::{Observer, Result};
+use sparsellm_data::{Hub, Use};
+use sparsellm_eval::{Perplexity, perplexity};
+use sparsellm_model::Model;
+use sparsellm_ranks::{Communicator, Local};
+use sparsellm_text::{Segments, Tokenizer};
+
+/// Measures a model's perplexity on texts.
+///
+/// See the [crate's](crate) front page for an example.
+pub struct Evaluator<'a> {
+    model: &'a Model,
+    seq_len: Option<usize>,
+    max_windows: Option<usize>,
+    hub: Option<&'a Hub>,
+    ranks: &'a dyn Communicator,
+    observer: Observer<'a>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// An evaluator of a model, on whole texts in windows of 2048 tokens or of the
+    /// model's positions, if those are fewer.
+    pub fn new(model: &'a Model) -> Self {
+        let (seq_len, max_windows) = (None, None);
+        let observer = Observer::silent();
+        Evaluator { model, seq_len, max_windows, hub: None, ranks: &Local, observer }
+    }
+
+    /// Tokens per window.
+    pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
+        self.seq_len = seq_len.into();
+        self
+    }
+
+    /// Measures on the first windows only.
+    pub fn max_windows(mut self, max_windows: impl Into<Option<usize>>) -> Self {
+        self.max_windows = max_windows.into();
+        self
+    }
+
+    /// The hub that data sets come from; by default the one that the environment
+    /// describes.
+    pub fn hub(mut self, hub: &'a Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// The ranks that the windows are spread over.
+    pub fn ranks(mut self, ranks: &'a dyn Communicator) -> Self {
+        self.ranks = ranks;
+        self
+    }
+
+    /// Who hears of the progress.
+    pub fn observer(mut self, observer: Observer<'a>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// The windows of the text of that name: `wikitext2`, `ptb` or `c4`, a file on the
+    /// hub, or a file.
+    ///
+    /// # Errors
+    /// Where the text cannot be read, or is too short.
+    pub fn windows(&mut self, text: &str) -> Result<Segments> {
+        let seq_len = resolve_seq_len(self.model, self.seq_len)?;
+        let environment = Hub::from_env(false);
+        let hub = self.hub.unwrap_or(&environment);
+        let source = find_text(text, Use::Evaluation, hub, self.ranks, &mut self.observer)?;
+        let tokenizer = || Tokenizer::from_checkpoint(&self.model.checkpoint);
+        source.windows(seq_len, self.max_windows, tokenizer)
+    }
+
+    /// The model's perplexity on the text of that name.
+    ///
+    /// # Errors
+    /// Where the text cannot be read, or the model's output is not finite.
+    pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
+        let windows = self.windows(text)?;
+        perplexity(self.model, &windows, text, self.ranks, &mut self.observer)
+    }
+}

@@ -1,0 +1,432 @@
+//! The front door: a run asked for step by step.
+
+use crate::{
+    evaluator::Evaluator,
+    inputs::{find_text, open_model, resolve_seq_len},
+    run_record::{Draw, identity, label, overall_sparsity, page, peak_rss_bytes, record},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sparsellm_base::{Error, Observer, Result, usage_error};
+use sparsellm_checkpoint::{Existing, REPORT, recorded_layers};
+use sparsellm_data::{Hub, Use};
+use sparsellm_eval::perplexity;
+use sparsellm_model::Model;
+use sparsellm_prune::{
+    Calibration, LayerReport, Method, Output, Plan, Settings, methods::SparseLlmPlus, needs_text,
+    prune_model, validate,
+};
+use sparsellm_ranks::{Communicator, Local};
+use sparsellm_report::{PerplexityReport, PruneReport};
+use sparsellm_tensor::profile::{Ledger, Phase, phase};
+use sparsellm_text::{Segments, Tokenizer};
+use std::{cell::Cell, ops::Range, path::Path, time::Instant};
+
+/// Where a run's time went: pruning and writing, without evaluation.
+#[derive(Default)]
+pub struct Profile {
+    /// What each phase took.
+    pub ledger: Ledger,
+    /// Wall-clock time of what the ledger recorded.
+    pub seconds: Cell<f64>,
+}
+
+/// A model by name, or one that is open already.
+enum Subject<'a> {
+    Named(String),
+    Open(&'a Model),
+}
+
+/// Prunes a model and writes the pruned checkpoint.
+///
+/// See the [crate's](crate) front page for an example. Whatever is not asked for is
+/// the method's own setting; the method is `sparsellm-plus` unless another is named.
+pub struct Pruner<'a> {
+    model: Subject<'a>,
+    name: Option<String>,
+    method: &'a dyn Method,
+    asked: Map<String, Value>,
+    text: Option<String>,
+    shared: Option<&'a Calibration>,
+    samples: usize,
+    seq_len: Option<usize>,
+    seed: u64,
+    evaluate: Vec<String>,
+    max_windows: Option<usize>,
+    memory: Option<usize>,
+    existing: Existing,
+    hub: Option<&'a Hub>,
+    ranks: &'a dyn Communicator,
+    observer: Observer<'a>,
+    profile: Option<&'a Profile>,
+}
+
+impl<'a> Pruner<'a> {
+    /// A run on the model at a path, or with that id on the hub.
+    pub fn new(model: impl Into<String>) -> Self {
+        Pruner::of(Subject::Named(model.into()))
+    }
+
+    /// A run on a model that is open already.
+    pub fn for_model(model: &'a Model) -> Self {
+        Pruner::of(Subject::Open(model))
+    }
+
+    fn of(model: Subject<'a>) -> Self {
+        Pruner {
+            model,
+            name: None,
+            method: &SparseLlmPlus,
+            asked: Map::new(),
+            text: None,
+            shared: None,
+            samples: 128,
+            seq_len: None,
+            seed: 0,
+            evaluate: Vec::new(),
+            max_windows: None,
+            memory: None,
+            existing: Existing::default(),
+            hub: None,
+            ranks: &Local,
+            observer: Observer::silent(),
+            profile: None,
+        }
+    }
+
+    /// What the report calls the model.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The method that prunes: one of [`methods`](crate::methods), or your own.
+    pub fn method(mut self, method: &'a dyn Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// The fraction of weights that goes, in [0, 1); 0.7 unless asked otherwise.
+    pub fn sparsity(self, sparsity: f64) -> Self {
+        self.set("sparsity", sparsity)
+    }
+
+    /// Has N of every M consecutive weights go, as in `"2:4"`.
+    pub fn pattern(self, pattern: impl Into<String>) -> Self {
+        self.set("pattern", pattern.into())
+    }
+
+    /// The decoder layers that are pruned; all unless asked otherwise.
+    pub fn layers(self, layers: Range<usize>) -> Self {
+        self.set("layers", format!("{}..{}", layers.start, layers.end))
+    }
+
+    /// Any of the [settings](Settings), by its field's name.
+    pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.asked.insert(field.into(), value.into());
+        self
+    }
+
+    /// Several settings at once, by their fields' names; nulls are not asked for.
+    pub fn settings(mut self, asked: Map<String, Value>) -> Self {
+        self.asked.extend(asked);
+        self
+    }
+
+    /// The calibration text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
+    pub fn calibration(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// A calibration that several runs share, in place of a text.
+    pub fn shared_calibration(mut self, calibration: &'a Calibration) -> Self {
+        self.shared = Some(calibration);
+        self
+    }
+
+    /// How many calibration segments are drawn; 128 unless asked otherwise.
+    pub fn samples(mut self, samples: usize) -> Self {
+        self.samples = samples;
+        self
+    }
+
+    /// Tokens per segment, for calibration and evaluation; 2048 or the model's
+    /// positions unless asked otherwise.
+    pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
+        self.seq_len = seq_len.into();
+        self
+    }
+
+    /// The seed of the segments' draw.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Measures perplexity before and after on these texts, on the first `max_windows`
+    /// windows of each.
+    pub fn evaluate_on(mut self, texts: Vec<String>, max_windows: Option<usize>) -> Self {
+        (self.evaluate, self.max_windows) = (texts, max_windows);
+        self
+    }
+
+    /// Stays within this many bytes of memory.
+    pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.memory = bytes.into();
+        self
+    }
+
+    /// What becomes of an earlier result or an unfinished run in the output's place.
+    pub fn existing(mut self, existing: Existing) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// The hub that models and texts come from; by default the one that the
+    /// environment describes.
+    pub fn hub(mut self, hub: &'a Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// The ranks that the run is spread over.
+    pub fn ranks(mut self, ranks: &'a dyn Communicator) -> Self {
+        self.ranks = ranks;
+        self
+    }
+
+    /// Who hears of the progress, and can stop the run.
+    pub fn observer(mut self, observer: Observer<'a>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Also books where the time goes.
+    pub fn profile(mut self, profile: impl Into<Option<&'a Profile>>) -> Self {
+        self.profile = profile.into();
+        self
+    }
+
+    /// The settings that the run has: the method's own, with what was asked for in
+    /// their place.
+    ///
+    /// # Errors
+    /// Where something was asked for that is no setting.
+    pub fn resolve(&self) -> Result<Settings> {
+        let settings = self.method.defaults().overlay(&self.asked)?;
+        Ok(Settings { method: self.method.name().into(), ..settings })
+    }
+
+    /// Whether the run looks at calibration text.
+    ///
+    /// # Errors
+    /// As for [`resolve`](Self::resolve).
+    pub fn needs_text(&self) -> Result<bool> {
+        Ok(needs_text(self.method, &self.resolve()?))
+    }
+
+    /// Draws the calibration segments that the run would draw, for several runs to
+    /// share; none where the method needs none. The model must be open.
+    ///
+    /// # Errors
+    /// Where the text cannot be read, or is too short.
+    pub fn draw_calibration(&mut self) -> Result<Option<Calibration>> {
+        let Subject::Open(model) = self.model else {
+            return usage_error!("a calibration that is shared is drawn for an open model");
+        };
+        let (settings, environment) = (self.resolve()?, Hub::from_env(false));
+        let hub = self.hub.unwrap_or(&environment);
+        self.draw(model, &settings, hub)
+    }
+
+    /// Prunes the model and writes the pruned checkpoint to `output`, which appears
+    /// only complete.
+    ///
+    /// # Errors
+    /// Where the model or a text cannot be read, a setting cannot be honoured, the
+    /// output cannot be written, or the observer's own.
+    pub fn write(mut self, output: &Path) -> Result<PruneReport> {
+        let started = Instant::now();
+        let environment = Hub::from_env(false);
+        let hub = self.hub.unwrap_or(&environment);
+        let opened;
+        let (model, name) = match &self.model {
+            Subject::Open(model) => (*model, model.checkpoint.path.display().to_string()),
+            Subject::Named(name) => {
+                opened = open_model(name, hub, self.ranks, &mut self.observer)?;
+                (&opened, name.clone())
+            }
+        };
+        let settings = self.resolve()?;
+        validate(&settings, self.method, model)?;
+        let drawn = self.draw(model, &settings, hub)?;
+        let calibration = drawn.as_ref().or(self.shared);
+        let texts = self.texts(model, hub)?;
+        let draw = Draw { text: self.text.clone(), seed: self.seed };
+        let identity = match self.ranks.rank() {
+            0 => {
+                let needed = calibration.filter(|_| needs_text(self.method, &settings));
+                identity(model, &settings, needed.map(|c| &c.segments), &draw)?
+            }
+            _ => Value::Null, // the first's counts
+        };
+        let (method, memory, ranks) = (self.method, self.memory, self.ranks);
+        let plan = Plan { model, method, settings: &settings, calibration, memory, ranks };
+        let (existing, profile) = (self.existing, self.profile);
+        let name = self.name.unwrap_or(name);
+        let job = Job { plan, name, texts, identity, existing, profile, output, started };
+        job.run(&mut self.observer)
+    }
+
+    /// The calibration segments; none where the method needs none, or shares some.
+    fn draw(
+        &mut self,
+        model: &Model,
+        settings: &Settings,
+        hub: &Hub,
+    ) -> Result<Option<Calibration>> {
+        if self.shared.is_some() || !needs_text(self.method, settings) {
+            return Ok(None);
+        }
+        let Some(text) = &self.text else {
+            return usage_error!(
+                "{} needs calibration text: `calibration` wikitext2, ptb, c4 or a file",
+                self.method.name()
+            );
+        };
+        let seq_len = resolve_seq_len(model, self.seq_len)?;
+        let source = find_text(text, Use::Calibration, hub, self.ranks, &mut self.observer)?;
+        let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
+        let segments = source.segments(self.samples, seq_len, self.seed, tokenizer)?;
+        Ok(Some(Calibration::new(segments)))
+    }
+
+    /// The windows of each text that is evaluated on. All are read before any is
+    /// measured, so that a bad one costs nothing.
+    fn texts(&mut self, model: &Model, hub: &Hub) -> Result<Vec<(String, Segments)>> {
+        let mut all = Vec::new();
+        for text in &self.evaluate {
+            let mut evaluator = Evaluator::new(model)
+                .seq_len(self.seq_len)
+                .max_windows(self.max_windows)
+                .hub(hub)
+                .ranks(self.ranks)
+                .observer(Observer::new(|event| Ok(self.observer.notify(event)?)));
+            all.push((text.clone(), evaluator.windows(text)?));
+        }
+        Ok(all)
+    }
+}
+
+/// One run, with all that is known before it begins.
+struct Job<'a> {
+    plan: Plan<'a>,
+    name: String,
+    texts: Vec<(String, Segments)>,
+    /// All that decides the result.
+    identity: Value,
+    existing: Existing,
+    profile: Option<&'a Profile>,
+    output: &'a Path,
+    started: Instant,
+}
+
+impl Job<'_> {
+    /// Prunes, measures, and puts the checkpoint in its place; or tells again of a run
+    /// that was finished before.
+    fn run(&self, observe: &mut Observer) -> Result<PruneReport> {
+        let Plan { model, ranks, .. } = self.plan;
+        if self.existing.resume {
+            let finished = || recorded_layers(self.output, &self.identity);
+            if let Value::Array(layers) = ranks.broadcast_json(|| Ok(finished().into()))? {
+                return self.tell_again(&layers, observe);
+            }
+        }
+        let (checkpoint, existing) = (&model.checkpoint, self.existing);
+        let mut output = Output::create(checkpoint, self.output, &self.identity, existing, ranks)?;
+        let evaluation = Instant::now();
+        let dense = self.measure(model, observe)?;
+        let evaluation = evaluation.elapsed();
+        let begun = Instant::now();
+        let work = || {
+            let layers = prune_model(&self.plan, &mut output, observe)?;
+            let sparsity = overall_sparsity(model, &layers)?;
+            let record = record(&self.identity, sparsity, &layers)?;
+            let finished = phase(Phase::Write, || output.finish(&record))?;
+            Ok::<_, Error>((layers, record, finished))
+        };
+        let (layers, record, finished) = match self.profile {
+            Some(profile) => profile.ledger.record(work)?,
+            None => work()?,
+        };
+        if let Some(profile) = self.profile {
+            profile.seconds.set(begun.elapsed().as_secs_f64());
+        }
+        let seconds = (self.started.elapsed() - evaluation).as_secs_f64();
+        let pruned = self.measure_at(finished.folder(), observe)?;
+        let report = self.report(layers, seconds, (dense, pruned))?;
+        if ranks.rank() == 0 {
+            let html = page(&report, &record, label);
+            sparsellm_report::write(&finished.folder().join(REPORT), &html)?;
+        }
+        finished.publish()?;
+        Ok(report)
+    }
+
+    /// Tells of a run that was finished before.
+    fn tell_again(&self, layers: &[Value], observe: &mut Observer) -> Result<PruneReport> {
+        let output = self.output.display();
+        let read = |layer| LayerReport::deserialize(layer);
+        let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
+        let layers = layers.map_err(|e| Error::Input(format!("{output}: its record: {e}")))?;
+        observe.notify(sparsellm_base::Event::FinishedBefore)?;
+        let dense = self.measure(self.plan.model, observe)?;
+        let pruned = self.measure_at(self.output, observe)?;
+        self.report(layers, 0.0, (dense, pruned))
+    }
+
+    /// A model's perplexity on each text.
+    fn measure(&self, model: &Model, observe: &mut Observer) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for (text, windows) in &self.texts {
+            let ranks = self.plan.ranks;
+            all.push(perplexity(model, windows, text, ranks, observe)?.perplexity);
+        }
+        Ok(all)
+    }
+
+    fn measure_at(&self, folder: &Path, observe: &mut Observer) -> Result<Vec<f64>> {
+        match self.texts.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.measure(&Model::open(folder)?, observe),
+        }
+    }
+
+    fn report(
+        &self,
+        layers: Vec<LayerReport>,
+        seconds: f64,
+        (dense, pruned): (Vec<f64>, Vec<f64>),
+    ) -> Result<PruneReport> {
+        let measured = self.texts.iter().zip(dense.into_iter().zip(pruned));
+        let perplexity = measured.map(|((data, windows), (dense, pruned))| PerplexityReport {
+            data: data.clone(),
+            dense,
+            pruned,
+            windows: windows.count(),
+            seq_len: windows.seq_len,
+        });
+        let peaks = self.plan.ranks.gather_numbers(peak_rss_bytes() as f64);
+        Ok(PruneReport {
+            model: self.name.clone(),
+            output: self.output.display().to_string(),
+            method: self.plan.method.name().into(),
+            sparsity: overall_sparsity(self.plan.model, &layers)?,
+            seconds,
+            peak_rss_bytes: peaks.into_iter().fold(0, |most, peak| most.max(peak as u64)),
+            perplexity: perplexity.collect(),
+            layers,
+        })
+    }
+}
