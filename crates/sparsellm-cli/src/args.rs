@@ -1,6 +1,7 @@
 //! The command line.
 
-use crate::{Context, progress::Progress};
+use crate::context::Context;
+use crate::progress::Progress;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};

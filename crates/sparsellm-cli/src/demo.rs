@@ -1,7 +1,8 @@
 //! `sparsellm demo`: two small models that ship with the command, pruned with
 //! every method.
 
-use crate::{args, print, print_json};
+use crate::args;
+use crate::context::{print, print_json};
 use serde_json::{Value, json};
 use sparsellm::{Calibration, Error, Evaluator, Model, Pruner, Result};
 use sparsellm_data::Source;

@@ -1,6 +1,7 @@
 //! `sparsellm eval`.
 
-use crate::{Context, args, print, print_json, progress::Progress};
+use crate::context::{Context, print, print_json};
+use crate::{args, progress::Progress};
 use serde_json::{Map, Value, json};
 use sparsellm::{Error, Evaluator, Model, Perplexity, Result};
 use sparsellm_eval::{

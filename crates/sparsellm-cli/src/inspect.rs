@@ -1,6 +1,7 @@
 //! `sparsellm inspect`.
 
-use crate::{Context, args, print, print_json};
+use crate::args;
+use crate::context::{Context, print, print_json};
 use serde_json::json;
 use sparsellm::Result;
 use sparsellm_prune::holds;

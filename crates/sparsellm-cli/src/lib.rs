@@ -2,6 +2,7 @@
 //! the library's. (A library itself only so that it can be fuzzed.)
 
 mod args;
+mod context;
 mod demo;
 mod eval;
 mod fields;
@@ -14,15 +15,9 @@ mod stop;
 mod sweep;
 
 use clap::Parser;
+use context::{Context, SILENT, silent};
 use sparsellm::{Error, Hub, Result};
-use sparsellm_ranks::Communicator;
-use std::{
-    io::Write,
-    path::Path,
-    process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
 /// As much stack as the main thread has.
 const STACK: usize = 8 << 20;
@@ -30,12 +25,6 @@ const STACK: usize = 8 << 20;
 /// How long a rank waits with its error for the first one's: where all have the
 /// same, it is told once.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a command works with besides its arguments.
-struct Context {
-    hub: Hub,
-    ranks: Box<dyn Communicator>,
-}
 
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
@@ -109,42 +98,6 @@ fn failed(e: &Error) -> ExitCode {
         }
     }
     ExitCode::from(status as u8)
-}
-
-/// Whether another rank speaks: all but the first say nothing but their errors.
-fn silent() -> bool {
-    SILENT.load(Ordering::Relaxed)
-}
-
-static SILENT: AtomicBool = AtomicBool::new(false);
-
-/// Prints a line to stderr.
-fn note(text: &str) {
-    if !silent() {
-        eprintln!("{text}");
-    }
-}
-
-/// Prints to stdout; a reader that has gone away is no error.
-fn print(text: &str) -> Result<()> {
-    if silent() {
-        return Ok(());
-    }
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout", e)),
-        _ => Ok(()),
-    }
-}
-
-/// Prints the one JSON document of `--json`.
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    print(&json_text(value)?)
-}
-
-/// JSON as people can read it.
-fn json_text(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value);
-    text.map(|text| text + "\n").map_err(|e| Error::Input(format!("cannot write JSON: {e}")))
 }
 
 /// How many runs a sweep's recipe asks for.

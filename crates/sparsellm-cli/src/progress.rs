@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar where it is a terminal, plain lines where not.
 
-use crate::{note, silent, stop};
+use crate::context::{note, silent};
+use crate::stop;
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };

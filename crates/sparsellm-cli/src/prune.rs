@@ -1,6 +1,7 @@
 //! `sparsellm prune`.
 
-use crate::{Context, args, note, print, print_json, profile::Table, progress::Progress, stop};
+use crate::context::{Context, note, print, print_json};
+use crate::{args, profile::Table, progress::Progress, stop};
 use serde_json::Value;
 use sparsellm::{Error, Model, Profile, PruneReport, Pruner, Result};
 use sparsellm_checkpoint::{Existing, unfinished};

@@ -68,6 +68,7 @@ fn config(key: &str, value: serde_json::Value) -> Vec<u8> {
 }
 
 /// A file's name, its bytes, and words that the refusal must have.
+#[allow(clippy::too_many_lines)] // A table of cases.
 fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let deep = "[".repeat(1_000_000).into_bytes();
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();

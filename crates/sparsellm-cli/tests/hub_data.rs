@@ -4,7 +4,7 @@
 mod common;
 
 use common::hub::{COMMIT, Hub, Rules};
-use sparsellm::Event;
+use sparsellm::{Event, Observer};
 use tempfile::TempDir;
 
 #[test]
@@ -27,16 +27,22 @@ fn files_of_a_data_set_are_listed_and_fetched() {
     }
     let (hub, offline) = (sparsellm::Hub::from_env(false), sparsellm::Hub::from_env(true));
     let (id, file) = ("org/set", "data/train 1.parquet");
-    assert!(offline.dataset_file(id, file, &mut |_| {}).is_err());
+    assert!(offline.dataset_file(id, file, &mut Observer::silent()).is_err());
     assert_eq!(hub.dataset_files(id).unwrap(), ["README.md", file]);
 
     let mut seen = Vec::new();
-    let path = hub
-        .dataset_file(id, file, &mut |event| match event {
+    // An observer's error ends a download, and the file is brought anew afterwards.
+    let mut stop = Observer::new(|_| Err("enough".into()));
+    assert_eq!(hub.dataset_file(id, file, &mut stop).unwrap_err().to_string(), "enough");
+    let mut watch = Observer::new(|event| {
+        match event {
             Event::Download { file, done, of } => seen.push((file.to_string(), done, of)),
             event => seen.push((format!("{event:?}"), 0, 0)),
-        })
-        .unwrap();
+        }
+        Ok(())
+    });
+    let path = hub.dataset_file(id, file, &mut watch).unwrap();
+    drop(watch);
     assert_eq!(std::fs::read(&path).unwrap(), b"rows");
     assert_eq!(seen, [(file.to_string(), 0, 4), (file.to_string(), 4, 4)]);
     let place = temp.path().join("datasets--org--set/snapshots").join(COMMIT).join(file);
@@ -44,12 +50,15 @@ fn files_of_a_data_set_are_listed_and_fetched() {
     #[cfg(unix)]
     assert!(std::fs::read_link(&path).unwrap().starts_with("../../../blobs"));
 
-    assert_eq!(hub.dataset_file(id, file, &mut |event| panic!("{event:?}")).unwrap(), place);
+    assert_eq!(
+        hub.dataset_file(id, file, &mut Observer::new(|e| Err(format!("{e:?}").into()))).unwrap(),
+        place
+    );
     server.requests();
-    assert_eq!(offline.dataset_file(id, file, &mut |_| {}).unwrap(), place);
+    assert_eq!(offline.dataset_file(id, file, &mut Observer::silent()).unwrap(), place);
     assert_eq!(offline.dataset_files(id).unwrap(), [file]);
     assert!(server.requests().is_empty());
     for bad in ["../x", "/etc/passwd", "", "data/none.parquet"] {
-        assert!(hub.dataset_file(id, bad, &mut |_| {}).is_err(), "{bad}");
+        assert!(hub.dataset_file(id, bad, &mut Observer::silent()).is_err(), "{bad}");
     }
 }

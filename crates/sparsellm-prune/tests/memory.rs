@@ -44,6 +44,24 @@ fn linear(name: &str, rows: usize, cols: usize, seed: u32) -> Linear {
 
 const BLOCK: usize = 32;
 
+/// A network with k first linears.
+fn network(k: usize, d: usize, ff: usize) -> Ffn {
+    if k == 1 {
+        Ffn::Plain {
+            fc1: Linear::new("fc1", random(ff, d, 2, 0.3), Some(vec![0.1; ff])),
+            fc2: linear("fc2", d, ff, 3),
+            activation: Activation::Relu,
+        }
+    } else {
+        Ffn::Gated {
+            activation: Activation::Silu,
+            gate: linear("gate", ff, d, 2),
+            up: linear("up", ff, d, 3),
+            down: linear("down", d, ff, 4),
+        }
+    }
+}
+
 #[test]
 fn peak_memory_follows_the_law() {
     // Which of the law's terms is largest differs from case to case.
@@ -74,20 +92,7 @@ fn peak_memory_follows_the_law() {
     let cases = cases.into_iter().flat_map(|case| every.clone().map(|named| (case, named)));
     for ((n, d, ff, chunk, k), (name, settings)) in cases {
         let x = random(n, d, 1, 1.0);
-        let mut ffn = if k == 1 {
-            Ffn::Plain {
-                fc1: Linear::new("fc1", random(ff, d, 2, 0.3), Some(vec![0.1; ff])),
-                fc2: linear("fc2", d, ff, 3),
-                activation: Activation::Relu,
-            }
-        } else {
-            Ffn::Gated {
-                activation: Activation::Silu,
-                gate: linear("gate", ff, d, 2),
-                up: linear("up", ff, d, 3),
-                down: linear("down", d, ff, 4),
-            }
-        };
+        let mut ffn = network(k, d, ff);
         let spill = (name == "spilled").then(std::env::temp_dir);
         let streaming = Streaming { chunk, spill };
         let task = Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };

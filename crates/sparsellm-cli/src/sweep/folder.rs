@@ -1,6 +1,6 @@
 //! A sweep's output folder.
 
-use crate::json_text;
+use crate::context::json_text;
 use serde::{Serialize, de::DeserializeOwned};
 use sparsellm::{Error, Result};
 use sparsellm_checkpoint::PARTIAL;

@@ -5,7 +5,8 @@ use super::{
     recipe::{Cell, Recipe},
     subject::Subject,
 };
-use crate::{Context, args, print, print_json, prune};
+use crate::context::{Context, print, print_json};
+use crate::{args, prune};
 use sparsellm::{Error, Model, Result};
 use sparsellm_prune::validate;
 use sparsellm_report::{Run, Sweep};

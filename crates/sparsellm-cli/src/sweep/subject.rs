@@ -4,7 +4,8 @@ use super::{
     folder::Folder,
     recipe::{Cell, Evaluate},
 };
-use crate::{Context, args, args::label, eval, prune};
+use crate::context::Context;
+use crate::{args, args::label, eval, prune};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sparsellm::{Calibration, Event, Model, Observer, Pattern, Result, Settings, peak_rss_bytes};

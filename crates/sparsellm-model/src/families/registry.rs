@@ -1,20 +1,10 @@
 //! The registry of families.
 
+use super::registration::Registration;
 use crate::{Config, Family};
 use serde_json::Value;
 use sparsellm_base::{Result, input_error};
 use std::path::Path;
-
-/// Makes a family of a configuration; it can ask which tensors there are.
-type Open = fn(&str, &Config, &dyn Fn(&str) -> bool) -> Result<Box<dyn Family>>;
-
-/// What the registry knows of a family.
-pub struct Registration {
-    /// The architectures of the family, and the `model_type` of each, as
-    /// `config.json` names them.
-    pub architectures: &'static [(&'static str, &'static str)],
-    pub(crate) open: Open,
-}
 
 /// Declares the families' files, and lists what they register.
 macro_rules! register {

@@ -2,7 +2,7 @@
 //! Weighed Layerwise Sparsity*, ICML 2024).
 
 use super::{
-    run::{Plan, needs_text},
+    plan::{Plan, needs_text},
     statistics::SquaredNorms,
 };
 use crate::Pattern;

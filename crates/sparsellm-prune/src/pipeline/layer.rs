@@ -2,7 +2,7 @@
 //! handed to its method, what comes of it reported.
 
 use super::{
-    run::Plan,
+    plan::Plan,
     statistics::{Statistics, output_error},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! What a run needs of the memory, known before it begins (ARCHITECTURE.md).
 
-use super::run::Plan;
+use super::plan::Plan;
 use crate::sparsellm::{
     Streaming,
     memory::{Sizes, peak},

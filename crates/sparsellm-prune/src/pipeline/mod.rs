@@ -6,9 +6,11 @@ mod calibration;
 mod layer;
 mod memory;
 mod output;
+mod plan;
 mod run;
 mod statistics;
 
 pub use calibration::Calibration;
 pub use output::{FinishedOutput, Output};
-pub use run::{Plan, needs_text, prune_model};
+pub use plan::{Plan, needs_text};
+pub use run::prune_model;

@@ -3,49 +3,16 @@
 
 use super::{
     allocation::allocate, calibration::Calibration, layer::LayerWork, memory, output::Output,
+    plan::Plan,
 };
-use crate::{LayerReport, Method, Settings, sparsellm::Streaming, validate};
+use crate::{LayerReport, Settings, sparsellm::Streaming, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
-use sparsellm_model::{Block, Model, segments_per_chunk};
-use sparsellm_ranks::Communicator;
+use sparsellm_model::{Block, segments_per_chunk};
 use sparsellm_tensor::Matrix;
 use sparsellm_tensor::profile::{Phase, phase};
 use std::ops::Range;
-
-/// What is asked of a run.
-#[derive(Clone, Copy)]
-pub struct Plan<'a> {
-    /// The model to prune.
-    pub model: &'a Model,
-    /// The method that prunes it.
-    pub method: &'a dyn Method,
-    /// How.
-    pub settings: &'a Settings,
-    /// What it is calibrated on; not needed where the method looks at weights only.
-    pub calibration: Option<&'a Calibration>,
-    /// How many bytes of memory it may take: where it would need more, z and s go to
-    /// a temporary file beside the output.
-    pub memory: Option<usize>,
-    /// The ranks that the run is spread over: each works on its part of the
-    /// calibration segments.
-    pub ranks: &'a dyn Communicator,
-}
-
-impl Plan<'_> {
-    /// Whether pruning looks at calibration text.
-    pub fn needs_text(&self) -> bool {
-        needs_text(self.method, self.settings)
-    }
-}
-
-/// Whether a method with these settings looks at calibration text.
-pub fn needs_text(method: &dyn Method, settings: &Settings) -> bool {
-    method.needs() != crate::methods::Needs::Nothing
-        || settings.refit > 0
-        || settings.allocation > 0.0
-}
 
 /// Prunes a model layer by layer, and writes the pruned linears to `output`. Layers
 /// that it finds done by an unfinished run are taken from it.

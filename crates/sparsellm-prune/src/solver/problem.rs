@@ -26,7 +26,10 @@ use std::ops::Range;
 /// See the [crate's](crate) front page.
 pub fn prune_matrix(w: &mut Matrix, gram: &Gram, settings: &Settings) -> Result<()> {
     match Problem::new(gram, settings, &Local) {
-        Some(problem) => Ok(problem.prune(w, None)),
+        Some(problem) => {
+            problem.prune(w, None);
+            Ok(())
+        }
         None => numerics_error!("the Gram matrix is not finite: there is nothing to prune against"),
     }
 }

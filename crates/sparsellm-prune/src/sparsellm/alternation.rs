@@ -1,8 +1,8 @@
 //! The alternating loop: epochs, and the guard.
 
 use super::{
-    network::{Outcome, Reference, Task},
     passes::{Pass, Start, a_solver},
+    task::{Outcome, Reference, Task},
     updates::Updates,
 };
 use crate::{

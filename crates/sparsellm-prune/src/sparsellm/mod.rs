@@ -32,11 +32,13 @@ mod passes;
 mod relu;
 mod smooth;
 mod state;
+mod task;
 mod updates;
 
 pub use gated::Gated;
-pub use network::{Outcome, Reference, Task, prune_network};
+pub use network::prune_network;
 pub use relu::ReluUpdates;
 pub use smooth::Smooth;
 pub use state::{StateType, Streaming};
+pub use task::{Outcome, Reference, Task};
 pub use updates::Updates;

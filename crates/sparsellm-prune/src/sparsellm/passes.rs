@@ -3,8 +3,8 @@
 //! token is done tile by tile, the sums chunk by chunk.
 
 use super::{
-    network::{Reference, Task},
     state::State,
+    task::{Reference, Task},
     updates::Updates,
 };
 use crate::hessian::{CholeskyFactor, CrossGram, Gram, on_rows};

@@ -1,0 +1,37 @@
+//! What is asked of a run.
+
+use super::calibration::Calibration;
+use crate::{Method, Settings, methods::Needs};
+use sparsellm_model::Model;
+use sparsellm_ranks::Communicator;
+
+/// What is asked of a run.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    /// The model to prune.
+    pub model: &'a Model,
+    /// The method that prunes it.
+    pub method: &'a dyn Method,
+    /// How.
+    pub settings: &'a Settings,
+    /// What it is calibrated on; not needed where the method looks at weights only.
+    pub calibration: Option<&'a Calibration>,
+    /// How many bytes of memory it may take: where it would need more, z and s go to
+    /// a temporary file beside the output.
+    pub memory: Option<usize>,
+    /// The ranks that the run is spread over: each works on its part of the
+    /// calibration segments.
+    pub ranks: &'a dyn Communicator,
+}
+
+impl Plan<'_> {
+    /// Whether pruning looks at calibration text.
+    pub fn needs_text(&self) -> bool {
+        needs_text(self.method, self.settings)
+    }
+}
+
+/// Whether a method with these settings looks at calibration text.
+pub fn needs_text(method: &dyn Method, settings: &Settings) -> bool {
+    method.needs() != Needs::Nothing || settings.refit > 0 || settings.allocation > 0.0
+}

@@ -1,0 +1,43 @@
+//! What is asked of the loop, and how a network fared.
+
+use super::state::Streaming;
+use crate::Settings;
+use sparsellm_model::Norm;
+use sparsellm_ranks::Communicator;
+use sparsellm_tensor::Matrix;
+
+/// What a network is pruned on, and how.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// This rank's calibration inputs, `[tokens, d]`.
+    pub x: &'a Matrix,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// How the tokens are streamed.
+    pub streaming: &'a Streaming,
+    /// The ranks that have the other tokens.
+    pub ranks: &'a dyn Communicator,
+}
+
+/// What the network would have to give to end in the dense model's hidden states.
+pub struct Reference {
+    /// `[tokens, d]`, biases included.
+    pub output: Matrix,
+    /// The norm that the network's output goes through before it is held against
+    /// that, where there is one (Gemma 2).
+    pub norm: Option<Norm>,
+}
+
+/// How a feed-forward network fared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The true error `E = ‖Y − FFN_sparse(X)‖²/‖Y‖²` after each epoch's prune.
+    pub errors: Vec<f64>,
+    /// The epoch whose weights were kept, counted from 1.
+    pub kept_epoch: usize,
+    /// The largest relative damping that the Hessians of the first linears and of
+    /// the last needed.
+    pub damping: [f32; 2],
+    /// What was not as asked for, in words.
+    pub warnings: Vec<String>,
+}
