@@ -1,16 +1,15 @@
-//! The one error type of sparsellm. Its variant says what kind of thing went
-//! wrong, which is what a program needs; its text says what was wrong, where,
-//! and what to do about it, which is what a person needs.
+//! The one error type of sparsellm. Its variant gives the kind of failure, for programs; its
+//! text says what was wrong, where, and what to do about it, for people.
 
 use std::path::Path;
 
-/// An error of someone else's, such as an observer's.
+/// An error from outside sparsellm, such as an observer's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What went wrong.
 ///
-/// Messages name a setting by its field's name in backticks, as in
-/// `` `block_size` ``. The command shows it as its flag, Python as its keyword.
+/// Messages name a setting by its field in backticks, as in `` `block_size` ``. The command
+/// line shows it as its flag, and Python as its keyword argument.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,29 +18,29 @@ pub enum Error {
     Io {
         /// The file or folder at fault.
         path: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// An input (a file, a tensor, a text) is not what it has to be.
+    /// An input (a file, a tensor, a text) is invalid.
     #[error("{0}")]
     Input(String),
-    /// A setting or an argument that no run can honour.
+    /// A setting or an argument that cannot be honoured.
     #[error("{0}")]
     Usage(String),
-    /// Arithmetic came to nothing: values that are not finite, or a matrix that
-    /// no damping makes definite.
+    /// A computation broke down: values became non-finite, or no amount of damping made a
+    /// matrix positive definite.
     #[error("{0}")]
     Numerics(String),
     /// The run was asked to stop.
     #[error("stopped")]
     Interrupted,
-    /// An observer answered an event with this error of its own. It ends the run
-    /// at once, and nothing is tried again because of it.
+    /// The error that an observer returned for an event. It ends the run at once; nothing is
+    /// retried.
     #[error(transparent)]
     Observer(BoxError),
 }
 
-/// The result of whatever can fail in sparsellm.
+/// The result of a sparsellm operation that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -50,8 +49,8 @@ impl Error {
         Error::Io { path: path.as_ref().display().to_string(), source }
     }
 
-    /// An observer's error: one of sparsellm's own stays what it is, any other
-    /// is kept as it was given.
+    /// Converts an observer's error: a sparsellm error keeps its variant, and any other is
+    /// wrapped unchanged.
     pub fn from_observer(error: BoxError) -> Self {
         match error.downcast::<Error>() {
             Ok(error) => *error,

@@ -1,4 +1,4 @@
-//! What a run tells while it works, and who hears it.
+//! The events that a run reports while it works, and the observer that receives them.
 
 use crate::{BoxError, Error, Result};
 
@@ -8,58 +8,58 @@ use crate::{BoxError, Error, Result};
 pub enum Event<'a> {
     /// A file is being downloaded.
     Download {
-        /// Its path in the repository.
+        /// The file's path in the repository.
         file: &'a str,
-        /// How many of its bytes are here, those of an earlier attempt included.
+        /// How many of its bytes are on disk, including those from earlier attempts.
         done: u64,
-        /// How many bytes it has.
+        /// The file's size in bytes.
         of: u64,
     },
-    /// How much memory the run will need.
+    /// An estimate of the memory that the run will need.
     Memory {
-        /// The most bytes that it needs.
+        /// The peak memory, in bytes.
         needed: usize,
         /// Whether z and s are kept in a temporary file.
         spilled: bool,
     },
-    /// Layers that an unfinished run has pruned are not pruned again.
+    /// An unfinished run was resumed; the layers it has pruned are not pruned again.
     Resumed {
-        /// How many there are.
+        /// How many layers were already pruned.
         done: usize,
         /// How many layers the run prunes in all.
         of: usize,
     },
-    /// The run was finished before, and nothing is pruned again.
+    /// The run had already finished, so nothing is pruned again.
     FinishedBefore,
-    /// A model was run through another decoder layer, to measure something.
+    /// A measurement has run the model through one more decoder layer.
     Measured {
         /// What is measured: a text, a task, or `outliers`.
         what: &'a str,
         /// How many layers are done.
         done: usize,
-        /// How many there are to do.
+        /// How many there are in all.
         of: usize,
     },
     /// The pruning of a decoder layer begins.
     LayerStarted {
         /// The layer's index.
         index: usize,
-        /// How many layers this run has pruned before it.
+        /// How many layers the run has pruned so far.
         done: usize,
         /// How many layers the run prunes in all.
         of: usize,
     },
     /// A linear was pruned.
     LinearPruned {
-        /// Its layer's index.
+        /// The index of the linear's layer.
         index: usize,
-        /// Its name in the layer.
+        /// The linear's name within the layer.
         name: &'a str,
         /// The fraction of its weights that are zero.
         sparsity: f64,
-        /// The relative error of its output, where that is known.
+        /// The relative error of its output, if known.
         error: Option<f64>,
-        /// How long it took.
+        /// How long pruning it took, in seconds.
         seconds: f64,
     },
     /// SparseLLM finished an epoch.
@@ -68,44 +68,44 @@ pub enum Event<'a> {
         index: usize,
         /// The epoch, from 1.
         epoch: usize,
-        /// The true error of the feed-forward network.
+        /// The true reconstruction error of the feed-forward network.
         error: f64,
     },
-    /// A decoder layer is pruned and written.
+    /// A decoder layer has been pruned and written.
     LayerDone {
         /// The layer's index.
         index: usize,
-        /// The epoch whose weights were kept, from 1; 0 where there are none.
+        /// The epoch whose weights were kept, from 1; 0 if there were no epochs.
         kept_epoch: usize,
     },
     /// Something the user should know.
     Warning(String),
 }
 
-/// Hears the events of a run. An error that it answers ends the run; layers that
-/// were finished by then stay, and a later run can go on from there.
+/// Receives the events of a run. If it returns an error, the run ends; layers finished by
+/// then are kept, and a later run can resume from them.
 pub struct Observer<'a> {
     answer: Box<Answer<'a>>,
 }
 
-/// How an observer answers an event.
+/// The callback that handles an event.
 type Answer<'a> = dyn FnMut(Event) -> std::result::Result<(), BoxError> + 'a;
 
 impl<'a> Observer<'a> {
-    /// An observer that answers events with `answer`.
+    /// Creates an observer that calls `answer` for each event.
     pub fn new(answer: impl FnMut(Event) -> std::result::Result<(), BoxError> + 'a) -> Self {
         Observer { answer: Box::new(answer) }
     }
 
-    /// An observer that hears nothing.
+    /// Creates an observer that ignores every event.
     pub fn silent() -> Self {
         Observer::new(|_| Ok(()))
     }
 
-    /// Tells the observer of an event.
+    /// Passes an event to the observer.
     ///
     /// # Errors
-    /// The observer's own error, as it was given.
+    /// Returns the observer's own error, unchanged.
     pub fn notify(&mut self, event: Event) -> Result<()> {
         (self.answer)(event).map_err(Error::from_observer)
     }

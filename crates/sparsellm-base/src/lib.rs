@@ -1,6 +1,6 @@
-//! What every crate of sparsellm speaks: [errors](Error) with kinds, the
-//! [events](Event) of a run and the [observer](Observer) that hears them, and
-//! [guarded calls](panics::catch) of other people's code.
+//! The vocabulary shared by every sparsellm crate: [errors](Error) classified by kind, the
+//! [events](Event) of a run and the [observer](Observer) that receives them, and [guarded
+//! calls](panics::catch) into third-party code.
 //!
 //! ```
 //! use sparsellm_base::{Error, Event, Observer};

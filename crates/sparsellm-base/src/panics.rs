@@ -1,8 +1,8 @@
-//! Panics of the crates that read files for us, turned into errors: those crates
-//! assert what a damaged file does not keep.
+//! Turns panics in third-party file readers into errors: those crates assert properties that
+//! a damaged file may violate.
 //!
-//! Whether such a panic is reported is for the program to say, since only it may
-//! set the panic hook: a hook that looks at [`is_guarded`] can leave them out.
+//! Only the program may set the panic hook, so it decides whether such a panic is reported: a
+//! hook can check [`is_guarded`] and stay silent.
 
 use std::{
     cell::Cell,
@@ -21,7 +21,7 @@ pub fn is_guarded() -> bool {
 /// Runs `body`, and turns a panic in it into an error.
 ///
 /// # Errors
-/// Those of `body`, and a sentence of our own where it panicked.
+/// Returns the error of `body`, or an error of its own if `body` panicked.
 pub fn catch<T>(
     body: impl FnOnce() -> std::result::Result<T, String>,
 ) -> std::result::Result<T, String> {

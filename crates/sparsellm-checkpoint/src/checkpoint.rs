@@ -19,12 +19,12 @@ use std::{
     sync::OnceLock,
 };
 
-/// A pre-trained model on disk. Its weights stay in memory-mapped files until they
-/// are asked for, and are read as f32 whatever their format.
+/// A pre-trained model on disk. Its weights stay in memory-mapped files until they are
+/// requested, and are read as f32 whatever their format.
 pub struct Checkpoint {
     /// The folder, or the `.gguf` file.
     pub path: PathBuf,
-    /// `config.json`, or what a GGUF's metadata says in its place.
+    /// The contents of `config.json`, or its equivalent from a GGUF's metadata.
     pub config: Value,
     source: Box<dyn TensorSource>,
     digest: OnceLock<String>,
@@ -34,7 +34,7 @@ impl Checkpoint {
     /// Opens a Hugging Face folder or a `.gguf` file.
     ///
     /// # Errors
-    /// Where `path` is neither, or a file in it is damaged.
+    /// Returns an error if `path` is neither, or a file in it is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         let (config, source): (Value, Box<dyn TensorSource>) = if meta.is_dir() {
@@ -63,7 +63,7 @@ impl Checkpoint {
         &*self.source
     }
 
-    /// All tensors by name, in order of name.
+    /// All tensors, sorted by name.
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         self.source.tensors()
     }
@@ -71,7 +71,7 @@ impl Checkpoint {
     /// The tensor's description.
     ///
     /// # Errors
-    /// Where the checkpoint has no tensor of that name.
+    /// Returns an error if the checkpoint has no tensor of that name.
     pub fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors().get(name).ok_or_else(|| {
             Error::Input(format!(
@@ -81,8 +81,8 @@ impl Checkpoint {
         })
     }
 
-    /// Fails unless the tensor `name` is there with the shape that `config.json`
-    /// implies and a type that can be read.
+    /// Returns an error unless the tensor `name` exists, has the shape that `config.json`
+    /// implies, and is of a readable type.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         let info = self.info(name)?;
         if info.shape != shape {
@@ -102,10 +102,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Elements `range` of the tensor `name` (counted row-major), as f32.
+    /// Reads elements `range` of the tensor `name`, counted in row-major order, as f32.
     ///
     /// # Errors
-    /// Where it is missing, of a type that cannot be read, or not finite.
+    /// Returns an error if the tensor is missing, of an unreadable type, or not finite.
     pub fn read(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
         let info = self.info(name)?;
         if range.end > info.len() {
@@ -124,7 +124,7 @@ impl Checkpoint {
         }
         let mut out = vec![0.0; range.len()];
         self.source.read(name, range.clone(), &mut out)?;
-        // A row of an embedding is not worth a second thread.
+        // A single row of an embedding is not worth a second thread.
         let values = out.par_iter().with_min_len(PIECE);
         if let Some(i) = values.position_first(|v| !v.is_finite()) {
             return input_error!(
@@ -137,10 +137,10 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// A two-dimensional tensor.
+    /// Reads a two-dimensional tensor.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read), and where it is no matrix.
+    /// Fails as [`read`](Self::read) does, and if the tensor is not two-dimensional.
     pub fn matrix(&self, name: &str) -> Result<Matrix> {
         let info = self.info(name)?;
         let &[rows, cols] = info.shape.as_slice() else {
@@ -153,27 +153,27 @@ impl Checkpoint {
         Ok(Matrix::new(rows, cols, self.read(name, 0..rows * cols)?))
     }
 
-    /// A tensor as a flat vector.
+    /// Reads a tensor as a flat vector.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
         self.read(name, 0..self.info(name)?.len())
     }
 
-    /// Rows `rows` of a matrix with `cols` columns.
+    /// Reads rows `rows` of a matrix with `cols` columns.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn rows(&self, name: &str, rows: Range<usize>, cols: usize) -> Result<Matrix> {
         let data = self.read(name, rows.start * cols..rows.end * cols)?;
         Ok(Matrix::new(rows.len(), cols, data))
     }
 
-    /// The weights `[d_out, d_in]` that a slot ties to stored bytes.
+    /// Reads the weights `[d_out, d_in]` of a slot.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn slot(&self, slot: &Slot) -> Result<Matrix> {
         let (rows, cols) = (slot.rows.count(), slot.cols);
         let pieces = slot.pieces(self.info(&slot.tensor)?.len());
@@ -187,16 +187,16 @@ impl Checkpoint {
         Ok(matrix)
     }
 
-    /// How many of a tensor's elements are zero.
+    /// Counts the zero elements of a tensor.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read).
+    /// Fails as [`read`](Self::read) does.
     pub fn count_zeros(&self, name: &str) -> Result<usize> {
         let info = self.info(name)?;
         if info.dtype.float().is_some() {
             return Ok(self.vector(name)?.iter().filter(|v| **v == 0.0).count());
         }
-        // Whatever the type, zero is all zero bytes.
+        // In the other types, too, zero is all zero bytes.
         let bytes = self.source.bytes(name).unwrap_or_default();
         let elements = bytes.chunks_exact(info.dtype.size().max(1));
         Ok(elements.filter(|e| e.iter().all(|b| *b == 0)).count())
@@ -205,7 +205,7 @@ impl Checkpoint {
     /// Rounds values to the type that the tensor `name` is stored in.
     ///
     /// # Errors
-    /// Where there is no such tensor.
+    /// Returns an error if there is no such tensor.
     pub fn round(&self, name: &str, values: &mut [f32]) -> Result<()> {
         if let Some(float) = self.info(name)?.dtype.float() {
             let mut bytes = vec![0; values.len() * float.size()];
@@ -215,16 +215,16 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// SHA-256 of the configuration, as hex.
+    /// The SHA-256 of the configuration, in hexadecimal.
     pub fn config_digest(&self) -> String {
         hex(&Sha256::digest(self.config.to_string()))
     }
 
-    /// SHA-256 over the weight files' bytes, as hex: what this run read. It is
-    /// computed once.
+    /// The SHA-256 of the weight files' bytes, in hexadecimal, which identifies the run's
+    /// input. It is computed once and then cached.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// Returns an error if a file cannot be read.
     pub fn digest(&self) -> Result<String> {
         if let Some(digest) = self.digest.get() {
             return Ok(digest.clone());
@@ -237,13 +237,13 @@ impl Checkpoint {
         Ok(self.digest.get_or_init(|| hex(&sha.finalize())).clone())
     }
 
-    /// Lets the system read the tensors whose names start with `prefix` from the
-    /// disk while something else is done.
+    /// Hints to the operating system to load the tensors whose names start with `prefix` from
+    /// disk in the background.
     pub fn prefetch(&self, prefix: &str) {
         self.source.prefetch(prefix);
     }
 
-    /// Gives back the memory that the mapped files' pages take in this process.
+    /// Releases the memory that pages of the mapped files occupy in this process.
     pub fn release(&self) {
         self.source.release();
     }

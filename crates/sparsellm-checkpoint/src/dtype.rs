@@ -11,12 +11,12 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     Bf16,
-    /// Anything else that a file may carry (integers, f64, f8): copied, never read.
+    /// Any other type found in files (integers, f64, f8): copied but never interpreted.
     Other(::safetensors::Dtype),
 }
 
 impl Dtype {
-    /// As a type that weights can be read from and written to; `None` for others.
+    /// The equivalent type for reading and writing weights; `None` if there is none.
     pub fn float(self) -> Option<FloatType> {
         match self {
             Dtype::F32 => Some(FloatType::F32),
@@ -26,7 +26,7 @@ impl Dtype {
         }
     }
 
-    /// The name that safetensors gives it, such as `"BF16"`.
+    /// The type's name in safetensors, such as `"BF16"`.
     pub fn name(self) -> String {
         match self {
             Dtype::Other(dtype) => format!("{dtype:?}"),

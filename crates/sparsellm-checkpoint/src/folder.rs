@@ -1,4 +1,4 @@
-//! A folder of memory-mapped weight files: safetensors, or PyTorch's pickles.
+//! A folder of memory-mapped weight files: safetensors or PyTorch pickles.
 
 use crate::{
     Dtype, PYTORCH, SAFETENSORS, TensorInfo, TensorSource, folder_entry::Entry, pytorch,
@@ -18,7 +18,7 @@ use std::{
 /// Reads the header of a weight file.
 type ReadHeader = fn(&Path, &[u8]) -> Result<Vec<Entry>>;
 
-/// Where a tensor's bytes lie in its file.
+/// The location of a tensor's bytes.
 struct Place {
     bytes: Range<usize>,
     strides: Option<Vec<usize>>,
@@ -32,10 +32,10 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Maps the weight files of the folder at `path`, and reads their headers.
+    /// Maps the weight files of the folder at `path` and reads their headers.
     ///
     /// # Errors
-    /// Where there are none, or one is damaged.
+    /// Returns an error if there are no weight files or one is damaged.
     pub fn open(path: &Path) -> Result<Folder> {
         let (names, read_header) = if let Some(names) = weight_files(path, &SAFETENSORS)? {
             (names, safetensors::read_header as ReadHeader)
@@ -68,7 +68,7 @@ impl Folder {
         Ok(Folder { tensors, places, files })
     }
 
-    /// The stored bytes of elements `range` of a tensor, row-major.
+    /// The stored bytes of elements `range` of a tensor, in row-major order.
     fn range(&self, name: &str, range: Range<usize>) -> Option<(Cow<'_, [u8]>, Dtype)> {
         let (info, place) = (self.tensors.get(name)?, self.places.get(name)?);
         let (_, map) = self.files.get(info.file)?;
@@ -112,7 +112,7 @@ impl TensorSource for Folder {
         for (name, place) in these.take_while(|(name, _)| name.starts_with(prefix)) {
             let file = self.tensors.get(name).and_then(|info| self.files.get(info.file));
             if let Some((_, map)) = file {
-                // Advice only: where it is not taken, the tensor is read when it is used.
+                // This is only a hint: if it is ignored, the tensor is read when it is used.
                 let _ = map.advise_range(Advice::WillNeed, place.bytes.start, place.bytes.len());
             }
         }
@@ -126,16 +126,15 @@ impl TensorSource for Folder {
 /// Maps a file into memory.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the map is read-only and private to this process, and read through
-    // bounds-checked slices of plain bytes. A file that another process truncates
-    // meanwhile raises SIGBUS, as with every mapped model file; it cannot corrupt
-    // memory.
+    // SAFETY: the map is read-only and private to this process, and it is read through
+    // bounds-checked slices of plain bytes. If another process truncates the file meanwhile,
+    // reading raises SIGBUS, as with every mapped model file; it cannot corrupt memory.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 
-/// Gives back the memory that a map's pages take in this process.
+/// Releases the memory that a map's pages occupy in this process.
 pub(crate) fn release(map: &Mmap) {
-    // SAFETY: the map is a shared view of a file, and never written: pages dropped
-    // are read from the file again, with the same contents.
+    // SAFETY: the map is a shared view of a file and is never written; dropped pages are
+    // read from the file again, with the same contents.
     let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
 }

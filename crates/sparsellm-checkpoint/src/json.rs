@@ -1,4 +1,4 @@
-//! JSON files, and digests as text.
+//! JSON files, and digests in hexadecimal.
 
 use serde_json::Value;
 use sparsellm_base::{Error, Result};
@@ -7,14 +7,14 @@ use std::path::Path;
 /// Parses a JSON file.
 ///
 /// # Errors
-/// Where it cannot be read, or is not valid JSON.
+/// Returns an error if the file cannot be read or is not valid JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text)
         .map_err(|e| Error::Input(format!("{}: not valid JSON: {e}", path.display())))
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

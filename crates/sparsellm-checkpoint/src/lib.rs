@@ -1,6 +1,6 @@
-//! Pre-trained models on disk: a [`Checkpoint`] yields named tensors as f32,
-//! whatever the file format, and a [`Writer`] lays out the pruned one beside its
-//! place, fills it in any order, and renames it last.
+//! Pre-trained models on disk. A [`Checkpoint`] yields named tensors as f32, whatever the
+//! file format. A [`Writer`] lays out the pruned checkpoint beside its destination, fills it
+//! in any order, and renames it at the end.
 //!
 //! ```
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-llama");

@@ -1,5 +1,5 @@
-//! A run's folder: hidden, beside the output, and there until the run is
-//! finished. It holds what a later run needs to go on after a crash:
+//! The working folder of a run: hidden, beside the output, and present until the run has
+//! finished. It holds what a later run needs to resume after a crash:
 //!
 //! ```text
 //! .sparsellm-partial-NAME/
@@ -21,46 +21,45 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How the names begin of what is not finished.
+/// The name prefix of unfinished folders.
 pub const PARTIAL: &str = ".sparsellm-partial-";
 
-/// The run's record in the output folder, and the mark by which a folder that may
-/// be replaced is known.
+/// The run's record in the output folder. Its presence marks a folder that may be replaced.
 pub const RECORD: &str = "sparsellm.json";
 
-/// The run's report in the output folder, for people.
+/// The human-readable report in the output folder.
 pub const REPORT: &str = "report.html";
 
-/// The file of the finished layers' lines.
+/// The file with one line per finished layer.
 const LAYERS: &str = "layers.jsonl";
-/// The folder that the checkpoint is written in.
+/// The folder into which the checkpoint is written.
 const CHECKPOINT: &str = "checkpoint";
 
-/// What to do with what an earlier run has left.
+/// What to do with the remains of an earlier run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Existing {
-    /// Replace an earlier result; discard an unfinished run.
+    /// Replace an earlier result, and discard an unfinished run.
     pub replace: bool,
-    /// Go on with an unfinished run.
+    /// Resume an unfinished run.
     pub resume: bool,
 }
 
-/// The open folder of a run. Dropped, it is removed if no layer is finished.
+/// The open folder of a run. When dropped, it is removed unless a layer is finished.
 pub struct RunFolder {
     path: PathBuf,
-    /// Locked until it is closed, by whatever end of the process.
+    /// The lock, released when the file is closed, however the process ends.
     _lock: File,
     layers: File,
     done: Vec<Value>,
 }
 
 impl RunFolder {
-    /// Goes on in the folder of an unfinished run, or makes a new one; `run` is
-    /// what decides the result.
+    /// Resumes in the folder of an unfinished run, or creates a new one. `run` holds
+    /// everything that determines the result.
     ///
     /// # Errors
-    /// Where another process works there, where an unfinished run may be neither
-    /// continued nor discarded, or where it is not the same run.
+    /// Returns an error if another process works there, an unfinished run may be neither
+    /// resumed nor discarded, or the unfinished run differs from this one.
     pub fn open(output: &Path, run: &Value, existing: Existing) -> Result<RunFolder> {
         let path = partial(output)?;
         let parent = folder_of(output);
@@ -91,10 +90,10 @@ impl RunFolder {
         Ok(RunFolder { path, _lock: lock, layers, done })
     }
 
-    /// Empties the folder and begins.
+    /// Empties the folder and starts a new run.
     fn new(path: PathBuf, lock: File, run: &Value) -> Result<RunFolder> {
         let layers_path = path.join(LAYERS);
-        // The lines first: they are what makes a run one to go on with.
+        // Truncate the layer lines first, because they are what makes a run resumable.
         let layers = File::create(&layers_path).map_err(|e| Error::io(&layers_path, e));
         let folder = RunFolder { layers: layers?, _lock: lock, done: Vec::new(), path };
         let checkpoint = folder.checkpoint();
@@ -109,17 +108,17 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Where the checkpoint is written.
+    /// The folder into which the checkpoint is written.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(CHECKPOINT)
     }
 
-    /// What was recorded of the finished layers, in order.
+    /// The records of the finished layers, in order.
     pub fn done(&self) -> &[Value] {
         &self.done
     }
 
-    /// Records that a layer is finished; its weights must have reached the disk.
+    /// Records that a layer is finished. Its weights must already be on disk.
     pub fn record(&mut self, layer: Value) -> Result<()> {
         let line = format!("{layer}\n");
         let written = self.layers.write_all(line.as_bytes());
@@ -130,8 +129,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Puts the finished checkpoint in its place; an old one is moved aside first
-    /// and removed last, so that a crash between loses neither.
+    /// Moves the finished checkpoint to its final place. An old one is moved aside first and
+    /// removed last, so that a crash in between loses neither.
     pub fn publish(mut self, output: &Path, replace: bool) -> Result<()> {
         sync_folder(&self.checkpoint())?;
         if replace && fs::symlink_metadata(output).is_ok() {
@@ -151,13 +150,13 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         if self.done.is_empty() {
-            // What stays for any reason, the next run on this output removes.
+            // If anything remains, the next run for this output removes it.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// The hidden folder of an output.
+/// The path of the hidden folder for an output.
 fn partial(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {
         return usage_error!("`output` {}: the path must end in a folder's name", output.display());
@@ -167,7 +166,7 @@ fn partial(output: &Path) -> Result<PathBuf> {
     Ok(folder_of(output).join(hidden))
 }
 
-/// Where an output's checkpoint is while it is being written.
+/// The path of an output's checkpoint while it is being written.
 pub fn checkpoint_of(output: &Path) -> Result<PathBuf> {
     Ok(partial(output)?.join(CHECKPOINT))
 }
@@ -183,7 +182,7 @@ fn lock(folder: &Path, output: &Path) -> Result<File> {
     };
     match file.try_lock() {
         Ok(()) => Ok(file),
-        // A file system without locks: as good as it gets.
+        // Proceed unlocked on a file system that has no locks.
         Err(TryLockError::Error(_)) => Ok(file),
         Err(TryLockError::WouldBlock) => input_error!(
             "{}: another sparsellm is writing this output; wait for it, or choose another `output`",
@@ -192,7 +191,7 @@ fn lock(folder: &Path, output: &Path) -> Result<File> {
     }
 }
 
-/// Puts back what a crash between the two renames of `publish` left aside.
+/// Restores what a crash between the two renames of `publish` left aside.
 fn restore(folder: &Path, output: &Path) -> Result<()> {
     let aside = folder.join("replaced");
     if fs::symlink_metadata(&aside).is_ok() && fs::symlink_metadata(output).is_err() {
@@ -201,8 +200,8 @@ fn restore(folder: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The finished layers' lines. What a crash left behind the last whole one is cut
-/// off. None where there is no checkpoint: it was finished and renamed.
+/// Reads the finished layers' lines, cutting off an incomplete last line left by a crash.
+/// Returns no lines if there is no checkpoint, because it was finished and renamed.
 fn finished_layers(folder: &Path) -> Result<Vec<Value>> {
     let path = folder.join(LAYERS);
     let bytes = match fs::read(&path) {
@@ -222,7 +221,7 @@ fn finished_layers(folder: &Path) -> Result<Vec<Value>> {
     Ok(layers)
 }
 
-/// Fails, and says where they differ, unless the folder's run is this one.
+/// Returns an error that lists the differences unless the folder belongs to this same run.
 fn same_run(folder: &Path, run: &Value) -> Result<()> {
     let path = folder.join("run.json");
     let earlier = read_json(&path)?;
@@ -237,7 +236,8 @@ fn same_run(folder: &Path, run: &Value) -> Result<()> {
     )
 }
 
-/// Where two runs differ: `settings.method was "wanda" and is "sparsegpt"`.
+/// The differences between two runs, such as
+/// `settings.method was "wanda" and is "sparsegpt"`.
 fn differences(earlier: &Value, now: &Value) -> Vec<String> {
     fn compare(at: &str, earlier: &Value, now: &Value, found: &mut Vec<String>) {
         if let (Value::Object(a), Value::Object(b)) = (earlier, now) {
@@ -256,12 +256,12 @@ fn differences(earlier: &Value, now: &Value) -> Vec<String> {
     found
 }
 
-/// What `output` records of its layers, if it is the finished checkpoint of `run`.
+/// The layer records in `output`, if it is the finished checkpoint of `run`.
 pub fn recorded_layers(output: &Path, run: &Value) -> Option<Vec<Value>> {
     let record = read_json(&output.join(RECORD)).ok()?;
     let same = run.as_object()?.iter().all(|(key, value)| record.get(key) == Some(value));
     let layers = record.get("layers").filter(|_| same)?.as_array()?.clone();
-    // A crash after the last rename leaves the folder, without a checkpoint.
+    // A crash after the last rename leaves the hidden folder behind, without a checkpoint.
     let folder = partial(output).ok()?;
     if folder.is_dir() && !folder.join(CHECKPOINT).exists() {
         let _ = fs::remove_dir_all(folder);
@@ -269,13 +269,13 @@ pub fn recorded_layers(output: &Path, run: &Value) -> Option<Vec<Value>> {
     Some(layers)
 }
 
-/// How many layers an unfinished run on `output` has done.
+/// The number of layers that an unfinished run for `output` has finished.
 pub fn unfinished(output: &Path) -> usize {
     let layers = partial(output).and_then(|folder| finished_layers(&folder));
     layers.map_or(0, |layers| layers.len())
 }
 
-/// The folder that a file or folder is in.
+/// The folder that contains `path`.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -283,14 +283,14 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Writes a file whose bytes are on the disk when this returns.
+/// Writes a file, and returns once its bytes are on disk.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |e| Error::io(path, e);
     let mut file = File::create(path).map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)
 }
 
-/// The names in a folder survive a power cut from here on.
+/// Makes the names in a folder durable: they survive a power cut once this returns.
 fn sync_folder(path: &Path) -> Result<()> {
     #[cfg(unix)]
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(path, e))?;
@@ -321,7 +321,7 @@ mod tests {
         folder.record(json!({"index": 0})).unwrap();
         folder.record(json!({"index": 1})).unwrap();
         drop(folder);
-        // A crash in the middle of a line.
+        // Simulate a crash in the middle of a line.
         let hidden = partial(&output).unwrap();
         let whole = fs::read(hidden.join("layers.jsonl")).unwrap();
         fs::write(hidden.join("layers.jsonl"), [&whole[..], b"{\"index\": 2"].concat()).unwrap();
@@ -353,7 +353,7 @@ mod tests {
         drop(folder);
         let folder = RunFolder::open(&output, &json!({}), RESUME).unwrap();
         assert_eq!(fs::read_to_string(output.join("old")).unwrap(), "old");
-        // An output that may not be replaced is not, even when it came meanwhile.
+        // An output that may not be replaced is kept, even if it appeared during the run.
         assert!(folder.publish(&output, false).is_err());
         assert_eq!(fs::read_to_string(output.join("old")).unwrap(), "old");
         let folder = RunFolder::open(&output, &json!({}), RESUME).unwrap();

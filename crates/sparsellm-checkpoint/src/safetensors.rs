@@ -4,7 +4,7 @@ use crate::{Dtype, folder_entry::Entry};
 use sparsellm_base::{Error, Result};
 use std::path::Path;
 
-/// Parses a file's header: per tensor its type, shape and bytes in the file.
+/// Parses a file's header: the type, the shape and the byte range of each tensor.
 pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
     let damaged = |what: String| {
         Error::Input(format!(

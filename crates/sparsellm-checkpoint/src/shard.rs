@@ -1,4 +1,4 @@
-//! The output's weight files: safetensors, laid out whole before anything is in them.
+//! The output's weight files: safetensors, laid out in full before any tensor is written.
 
 use crate::{Checkpoint, SAFETENSORS, TensorInfo, tensor_source::file_name};
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use std::{
 
 /// One weight file of the output.
 pub struct Shard {
-    /// Its file name.
+    /// The name of the file.
     pub name: String,
     path: PathBuf,
     file: File,
@@ -20,8 +20,8 @@ pub struct Shard {
     pub offsets: BTreeMap<String, u64>,
 }
 
-/// Lays out the same tensors, types and shards as `source` has, or opens those that
-/// an unfinished run has laid out.
+/// Lays out the same tensors, types and shards as in `source`, or opens those of an
+/// unfinished run.
 pub fn open(folder: &Path, source: &Checkpoint, resume: bool) -> Result<Vec<Shard>> {
     let mut by_file: BTreeMap<usize, Vec<(&String, &TensorInfo)>> = BTreeMap::new();
     for (name, info) in source.tensors() {
@@ -35,7 +35,7 @@ pub fn open(folder: &Path, source: &Checkpoint, resume: bool) -> Result<Vec<Shar
     by_file.into_iter().map(open).collect()
 }
 
-/// The shard that holds a tensor, and the tensor's offset in it.
+/// Finds the shard that holds a tensor, and the tensor's offset in it.
 pub fn shard_of<'s>(shards: &'s mut [Shard], name: &str) -> Result<(&'s mut Shard, u64)> {
     for shard in shards {
         if let Some(&offset) = shard.offsets.get(name) {
@@ -46,7 +46,7 @@ pub fn shard_of<'s>(shards: &'s mut [Shard], name: &str) -> Result<(&'s mut Shar
 }
 
 impl Shard {
-    /// Makes the file, or opens the one that an unfinished run has made.
+    /// Creates the file, or opens the one that an unfinished run has created.
     fn open(
         folder: &Path,
         name: String,
@@ -96,7 +96,7 @@ impl Shard {
         Ok(Shard { name, path, file, offsets })
     }
 
-    /// Fills `bytes` with the tensor at `offset`.
+    /// Fills `bytes` from the tensor at `offset`.
     pub fn read(&mut self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         let read = self.file.seek(SeekFrom::Start(offset));
         read.and_then(|_| self.file.read_exact(bytes)).map_err(|e| Error::io(&self.path, e))
@@ -108,17 +108,17 @@ impl Shard {
         written.and_then(|_| self.file.write_all(bytes)).map_err(|e| Error::io(&self.path, e))
     }
 
-    /// All values written are on the disk when this returns.
+    /// Returns once all values written are on disk.
     pub fn sync_data(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io(&self.path, e))
     }
 
-    /// And all that the file system knows of the file.
+    /// Returns once all values and the file's metadata are on disk.
     pub fn sync_all(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))
     }
 
-    /// What is read back is not what can have been written.
+    /// Returns the error for contents that cannot be what was written.
     pub fn damaged<T>(&self) -> Result<T> {
         damaged(&self.path)
     }
@@ -132,7 +132,7 @@ fn damaged<T>(path: &Path) -> Result<T> {
 }
 
 /// The output's name for a weight file: `pytorch_model-00001-of-00002.bin` becomes
-/// `model-00001-of-00002.safetensors`, and a GGUF one file.
+/// `model-00001-of-00002.safetensors`, and a GGUF becomes a single file.
 fn shard_name(input: &str) -> String {
     if input.ends_with(".gguf") {
         return SAFETENSORS.single.into();
@@ -143,15 +143,15 @@ fn shard_name(input: &str) -> String {
     }
 }
 
-/// Gives the file its final length and, where the system can, its blocks, so
-/// that a full disk is noticed before the work and not after it.
+/// Gives the file its final length and, where the system supports it, allocates its blocks,
+/// so that a full disk is noticed before the work rather than after it.
 fn reserve(file: &File, length: u64) -> std::io::Result<()> {
     file.set_len(length)?;
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
         let length = i64::try_from(length).map_err(std::io::Error::other)?;
-        // SAFETY: a plain system call on a descriptor this function holds open.
+        // SAFETY: a plain system call on a descriptor that this function holds open.
         match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
             0 | libc::EOPNOTSUPP | libc::EINVAL => Ok(()),
             code => Err(std::io::Error::from_raw_os_error(code)),

@@ -1,15 +1,15 @@
-//! Where the weights of a linear lie in the stored tensors.
+//! Maps the weights of a linear to stored tensors.
 
 use std::ops::Range;
 
-/// Some rows of a stored matrix: runs of consecutive rows, equally far apart.
+/// Some rows of a stored matrix: equally spaced runs of consecutive rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     /// The first row of the first run.
     pub first: usize,
-    /// Rows in a run.
+    /// Number of rows in a run.
     pub length: usize,
-    /// From the start of one run to the start of the next.
+    /// Distance in rows from the start of one run to the start of the next.
     pub stride: usize,
     /// Number of runs.
     pub runs: usize,
@@ -33,9 +33,9 @@ impl Rows {
     }
 }
 
-/// Ties the weights `W: [d_out, d_in]` of a linear to stored bytes: some rows of a
-/// tensor that may hold those of other linears, too (fused q, k and v), or its
-/// transpose (GPT-2's Conv1D).
+/// Maps the weights `W: [d_out, d_in]` of a linear to their stored form: some rows of a
+/// tensor that may hold other linears as well (fused q, k and v), or its transpose (GPT-2's
+/// Conv1D).
 ///
 /// ```
 /// use sparsellm_checkpoint::{Rows, Slot};
@@ -53,7 +53,7 @@ impl Rows {
 pub struct Slot {
     /// The tensor's name.
     pub tensor: String,
-    /// Which output features of it.
+    /// The output features that the linear takes from the tensor.
     pub rows: Rows,
     /// Number of input features, d_in.
     pub cols: usize,
@@ -62,7 +62,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The whole of a tensor `[rows, cols]`.
+    /// Maps to a whole tensor `[rows, cols]`.
     pub fn whole(tensor: String, rows: usize, cols: usize) -> Slot {
         Slot { tensor, rows: Rows::range(0..rows), cols, transposed: false }
     }
@@ -72,13 +72,13 @@ impl Slot {
         self.rows.count() * self.cols
     }
 
-    /// Whether there are none.
+    /// Whether there are no weights.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The element ranges of the stored tensor (`elements` in all) that hold the
-    /// weights, with the place of each in `W`, in the order of the tensor.
+    /// The element ranges of the stored tensor (of `elements` elements) that hold the
+    /// weights, in stored order, with the position of each in `W`.
     pub(crate) fn pieces(&self, elements: usize) -> Vec<Piece> {
         let (cols, mut at) = (self.cols, 0);
         let mut pieces = Vec::new();
@@ -102,7 +102,7 @@ impl Slot {
     }
 }
 
-/// Consecutive elements of a stored tensor: those of `W` at `at`, `at + step`, ...
+/// Consecutive elements of a stored tensor, which are those of `W` at `at`, `at + step`, ...
 pub(crate) struct Piece {
     pub at: usize,
     pub step: usize,
@@ -110,7 +110,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Puts stored values in their places in `w`.
+    /// Copies stored values to their positions in `w`.
     pub fn scatter(&self, values: &[f32], w: &mut [f32]) {
         if self.step == 1 {
             return w[self.at..self.at + values.len()].copy_from_slice(values);
@@ -118,7 +118,7 @@ impl Piece {
         w[self.at..].iter_mut().step_by(self.step).zip(values).for_each(|(w, v)| *w = *v);
     }
 
-    /// Takes values from their places in `w`.
+    /// Collects values from their positions in `w`.
     pub fn gather(&self, w: &[f32]) -> Vec<f32> {
         w[self.at..].iter().step_by(self.step).take(self.stored.len()).copied().collect()
     }
@@ -133,7 +133,8 @@ mod tests {
         let rows = Rows { first: 1, length: 2, stride: 3, runs: 2 };
         for transposed in [false, true] {
             let slot = Slot { tensor: String::new(), rows: rows.clone(), cols: 5, transposed };
-            // A stored matrix of 7 output and 5 input features, numbered by them.
+            // A stored matrix of 7 output and 5 input features; each entry encodes its
+            // indices.
             let number = |out: usize, input: usize| (10 * out + input) as f32;
             let stored: Vec<f32> = match transposed {
                 false => (0..35).map(|i| number(i / 5, i % 5)).collect(),

@@ -1,4 +1,4 @@
-//! What a checkpoint format is: named tensors that can be read.
+//! The interface of a checkpoint format: named tensors that can be read.
 
 use crate::Dtype;
 use sparsellm_base::Result;
@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is known of a stored tensor without reading it.
+/// What is known about a stored tensor without reading it.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    /// Row-major shape. Its product was checked against the file's size.
+    /// Row-major shape. Its product has been checked against the file's size.
     pub shape: Vec<usize>,
-    /// Element type, and the type it is written in.
+    /// The element type, and also the type in which the tensor is written.
     pub dtype: Dtype,
-    /// Which of [`TensorSource::weight_files`] holds it.
+    /// Index into [`TensorSource::weight_files`] of the file that holds the tensor.
     pub file: usize,
 }
 
@@ -32,45 +32,45 @@ impl TensorInfo {
     }
 }
 
-/// The names and the contents of files that exist only inside a checkpoint's format.
+/// Names and contents of files that exist only inside a checkpoint format.
 pub type EmbeddedFiles = Vec<(String, Vec<u8>)>;
 
-/// A checkpoint format: one file implements it, and `Checkpoint::open` names it.
+/// A checkpoint format. Each is implemented in one file and registered in `Checkpoint::open`.
 pub trait TensorSource: Send + Sync {
-    /// All tensors by name, in order of name.
+    /// All tensors, sorted by name.
     fn tensors(&self) -> &BTreeMap<String, TensorInfo>;
 
-    /// Reads elements `range` (counted row-major) of the tensor `name` as f32. The
-    /// caller has checked that it is there, long enough, and of a readable type.
+    /// Reads elements `range` of the tensor `name`, counted in row-major order, as f32. The
+    /// caller has checked that it exists, is long enough, and is of a readable type.
     ///
     /// # Errors
-    /// Where the file does not hold what it promised.
+    /// Returns an error if the file contradicts its header.
     fn read(&self, name: &str, range: Range<usize>, out: &mut [f32]) -> Result<()>;
 
-    /// The bytes of the tensor `name`, as they would be written; `None` where the
-    /// format stores it in another form.
+    /// The bytes of the tensor `name` as they would be written; `None` if the format stores
+    /// it in another form.
     fn bytes(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 
     /// The files that hold the weights.
     fn weight_files(&self) -> Vec<PathBuf>;
 
-    /// Files that belong beside the weights and exist only inside this format: a
-    /// configuration, a tokenizer. `None` where they lie in the folder anyway.
+    /// Files that belong with the weights but exist only inside this format, such as a
+    /// configuration or a tokenizer; `None` if they lie in the folder already.
     ///
     /// # Errors
-    /// Where they are damaged.
+    /// Returns an error if they are damaged.
     fn embedded_files(&self) -> Result<Option<EmbeddedFiles>> {
         Ok(None)
     }
 
-    /// Lets the system read the tensors whose names start with `prefix` from the
-    /// disk while something else is done.
+    /// Hints to the operating system to load the tensors whose names start with `prefix` from
+    /// disk in the background.
     fn prefetch(&self, prefix: &str) {
         let _ = prefix;
     }
 
-    /// Gives back the memory that mapped pages take in this process; what is read
-    /// again comes from the system's cache or the disk.
+    /// Releases the memory that mapped pages occupy in this process; reading them again takes
+    /// them from the system's cache or the disk.
     fn release(&self);
 }
 

@@ -1,12 +1,12 @@
-//! Which files of a folder hold its weights.
+//! Determines which files of a folder hold its weights.
 
 use crate::read_json;
 use sparsellm_base::{Result, input_error};
 use std::{collections::BTreeSet, path::Path};
 
-/// The names that a format gives its weight files.
+/// The file names that a format uses for its weights.
 pub struct Layout {
-    /// The one file of an unsharded checkpoint.
+    /// The only weight file of an unsharded checkpoint.
     pub single: &'static str,
     /// The index of a sharded checkpoint.
     pub index: &'static str,
@@ -20,11 +20,11 @@ pub const SAFETENSORS: Layout =
 pub const PYTORCH: Layout =
     Layout { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json" };
 
-/// The names of a layout's weight files in `folder`, if there are any: the single
-/// file (which `transformers` prefers), or the shards that its index lists.
+/// Lists the weight files of a layout in `folder`, if there are any: the single file (which
+/// `transformers` prefers), or else the shards listed in its index.
 ///
 /// # Errors
-/// Where the index is damaged.
+/// Returns an error if the index is damaged.
 pub fn weight_files(folder: &Path, layout: &Layout) -> Result<Option<Vec<String>>> {
     if folder.join(layout.single).is_file() {
         return Ok(Some(vec![layout.single.into()]));
@@ -59,7 +59,7 @@ impl Layout {
     }
 }
 
-/// Whether `name` stays inside its folder.
+/// Whether `name` is a plain file name, which cannot lead outside its folder.
 fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))

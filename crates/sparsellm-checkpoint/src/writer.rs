@@ -1,4 +1,4 @@
-//! Writing the pruned checkpoint: beside its place, layer by layer, then renamed.
+//! Writes the pruned checkpoint beside its destination, layer by layer, then renames it.
 
 use crate::{
     Checkpoint, SAFETENSORS, Slot, TensorInfo,
@@ -14,31 +14,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files that hold weights in some format: never carried over, since the
+/// Extensions of files that hold weights in some format. They are never copied, since the
 /// output holds the pruned weights as safetensors.
 const WEIGHT_EXTENSIONS: [&str; 9] =
     ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot"];
 
-/// A checkpoint being written, in a hidden folder beside the output. Dropped
-/// unfinished, the folder stays for a later run to go on with, if a layer is done.
+/// A checkpoint being written, in a hidden folder beside the output. If it is dropped
+/// unfinished and at least one layer is done, the folder stays for a later run to resume.
 pub struct Writer<'a> {
     source: &'a Checkpoint,
     output: PathBuf,
     existing: Existing,
     run: RunFolder,
     shards: Vec<Shard>,
-    /// The tensors that hold what they will hold in the end.
+    /// The tensors that already have their final contents.
     written: BTreeSet<String>,
 }
 
 impl<'a> Writer<'a> {
-    /// Lays out the output's weight files (same tensors, types and shards as
-    /// `source`) and reserves their space on the disk, or goes on in those of an
-    /// unfinished run. `run` is all that decides the result.
+    /// Lays out the output's weight files (the same tensors, types and shards as in `source`)
+    /// and reserves their disk space, or resumes those of an unfinished run. `run` holds
+    /// everything that determines the result.
     ///
     /// # Errors
-    /// Where `output` exists and may not be replaced, where another run has begun
-    /// it, or the disk is full.
+    /// Returns an error if `output` exists and may not be replaced, another run has begun it,
+    /// or the disk is full.
     pub fn create(
         source: &'a Checkpoint,
         output: &Path,
@@ -52,26 +52,26 @@ impl<'a> Writer<'a> {
         Ok(Writer { source, output: output.into(), existing, run, shards, written })
     }
 
-    /// What [`layer_done`](Self::layer_done) had recorded in the unfinished run that
-    /// this one goes on with.
+    /// The records that [`layer_done`](Self::layer_done) made in the unfinished run that this
+    /// one resumes.
     pub fn done(&self) -> &[Value] {
         self.run.done()
     }
 
-    /// Records that the next layer is finished: all that was written of it is on
-    /// the disk before the record is.
+    /// Records that the next layer is finished. Everything written of it reaches the disk
+    /// before the record does.
     ///
     /// # Errors
-    /// Where the disk does not take it.
+    /// Returns an error if the disk cannot be written.
     pub fn layer_done(&mut self, record: Value) -> Result<()> {
         self.shards.iter().try_for_each(Shard::sync_data)?;
         self.run.record(record)
     }
 
-    /// Reads back the weights of a finished layer's linear.
+    /// Reads back the weights of a linear in a finished layer.
     ///
     /// # Errors
-    /// Where they cannot be read, or are damaged.
+    /// Returns an error if they cannot be read or are damaged.
     pub fn read(&mut self, slot: &Slot) -> Result<Vec<f32>> {
         let info = self.source.info(&slot.tensor)?;
         let mut values = vec![0.0; slot.len()];
@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
     /// Other rows of the same tensor keep their values until they are written.
     ///
     /// # Errors
-    /// Where the weights do not fit the slot, or the disk does not take them.
+    /// Returns an error if the weights do not fit the slot, or the disk cannot be written.
     pub fn write(&mut self, slot: &Slot, values: &[f32]) -> Result<()> {
         let info = self.source.info(&slot.tensor)?;
         if slot.len() != values.len() {
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Copies a tensor as the source has it.
+    /// Copies a tensor unchanged from the source.
     fn copy(&mut self, name: &str, info: &TensorInfo) -> Result<()> {
         let (shard, offset) = shard_of(&mut self.shards, name)?;
         match self.source.source().bytes(name) {
@@ -138,11 +138,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Copies every tensor not written yet, carries over the other files, and adds
-    /// `record` as `sparsellm.json`.
+    /// Copies every tensor not written yet and the other files, and adds `record` as
+    /// `sparsellm.json`.
     ///
     /// # Errors
-    /// Where the source cannot be read, or the disk does not take it.
+    /// Returns an error if the source cannot be read, or the disk cannot be written.
     pub fn finish(mut self, record: &Value) -> Result<Finished> {
         let (source, folder) = (self.source, self.run.checkpoint());
         for (name, info) in source.tensors() {
@@ -165,7 +165,7 @@ impl<'a> Writer<'a> {
         Ok(Finished { output: self.output, existing: self.existing, run: self.run })
     }
 
-    /// Which shard holds which tensor.
+    /// The index of the output: which shard holds which tensor.
     fn index(&self) -> Value {
         let infos = self.source.tensors().values();
         let total: usize = infos.map(|info| info.len() * info.dtype.size()).sum();
@@ -177,7 +177,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The type of a tensor that weights are written to.
+/// The floating-point type of a tensor whose weights are being written.
 fn float(name: &str, info: &TensorInfo) -> Result<FloatType> {
     info.dtype.float().ok_or_else(|| {
         let dtype = info.dtype.name();
@@ -185,7 +185,7 @@ fn float(name: &str, info: &TensorInfo) -> Result<FloatType> {
     })
 }
 
-/// A whole checkpoint that only has to be put in its place.
+/// A complete checkpoint that only has to be moved to its destination.
 pub struct Finished {
     output: PathBuf,
     existing: Existing,
@@ -193,21 +193,21 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Where it is now: it can be opened, and added to.
+    /// Its current folder, in which it can be opened and files can be added.
     pub fn folder(&self) -> PathBuf {
         self.run.checkpoint()
     }
 
-    /// Renames it to the output.
+    /// Renames it to the output path.
     ///
     /// # Errors
-    /// Where something has come to stand there meanwhile.
+    /// Returns an error if something has appeared there meanwhile.
     pub fn publish(self) -> Result<()> {
         self.run.publish(&self.output, self.existing.replace)
     }
 }
 
-/// Refuses an output that would destroy something.
+/// Rejects an output path whose use would destroy something.
 fn check_output(source: &Checkpoint, output: &Path, force: bool) -> Result<()> {
     if fs::symlink_metadata(output).is_err() {
         return Ok(());
@@ -266,7 +266,7 @@ fn carry_over(from: &Path, to: &Path) -> Result<()> {
             continue;
         }
         let copy = to.join(name);
-        // A copy from before a crash may be read-only, as its source.
+        // A copy from before a crash may be read-only, like its source.
         let _ = fs::remove_file(&copy);
         fs::copy(&path, &copy).map_err(|e| Error::io(&path, e))?;
     }

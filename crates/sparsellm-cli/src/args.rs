@@ -53,10 +53,7 @@ pub struct Amount {
 impl Amount {
     /// What was given, by the fields' names.
     pub fn asked(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(asked)) => asked,
-            _ => Map::new(),
-        }
+        given(self)
     }
 
     pub fn pattern(&self) -> Pattern {
@@ -126,16 +123,16 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "A..B", value_parser = layers)]
     pub layers: Option<String>,
     /// SparseLLM's penalty of the linear constraints [default: 5 for gated networks, 0.1 for plain ones]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = finite)]
     pub alpha: Option<f32>,
     /// SparseLLM's penalty of the activation constraint [default: 5 for gated networks, 0.1 for plain ones]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = finite)]
     pub beta: Option<f32>,
     /// SparseLLM's epochs per layer [default: 4; 2 for sparsellm-plus]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub epochs: Option<usize>,
     /// Damping of the Hessians, relative to their mean diagonal [default: 0.01]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = finite)]
     pub damping: Option<f32>,
     /// Columns per block of the OBS sweep [default: 128]
     #[arg(long, value_name = "N")]
@@ -158,9 +155,7 @@ pub struct SettingsFlags {
 impl SettingsFlags {
     /// What was given, by the fields' names.
     pub fn asked(&self) -> Map<String, Value> {
-        let Ok(Value::Object(mut asked)) = serde_json::to_value(self) else { return Map::new() };
-        asked.retain(|_, value| !value.is_null());
-        asked
+        given(self)
     }
 }
 
@@ -190,7 +185,7 @@ pub struct Additions {
     pub target: Option<f32>,
     /// How much a neuron's worth to the network's output weighs in the masks of gate, up and fc1,
     /// from 0 (off) to 1
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = finite)]
     pub neuron_weights: Option<f32>,
 }
 
@@ -308,6 +303,19 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
+/// The flags that were given, by the fields' names.
+fn given(flags: &impl Serialize) -> Map<String, Value> {
+    let Ok(Value::Object(mut given)) = serde_json::to_value(flags) else { return Map::new() };
+    given.retain(|_, value| !value.is_null());
+    given
+}
+
+/// A number: JSON, which settings are laid over as, has no other.
+fn finite(text: &str) -> std::result::Result<f32, String> {
+    let number: Option<f32> = text.parse().ok();
+    number.filter(|n| n.is_finite()).ok_or_else(|| "a number was expected".into())
+}
+
 fn allocation(text: &str) -> std::result::Result<f32, String> {
     named_or_number(text, [("uniform", 0.0), ("owl", OWL)])
 }
@@ -320,7 +328,7 @@ fn named_or_number(text: &str, names: [(&str, f32); 2]) -> std::result::Result<f
     let [(a, _), (b, _)] = names;
     match names.iter().find(|(name, _)| *name == text) {
         Some((_, value)) => Ok(*value),
-        None => text.parse().map_err(|_| format!("{a}, {b} or a number was expected")),
+        None => finite(text).map_err(|_| format!("{a}, {b} or a number was expected")),
     }
 }
 

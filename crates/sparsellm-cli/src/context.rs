@@ -1,4 +1,4 @@
-//! What every command works with: the hub, the ranks, and the ways to speak.
+//! The context of every command: the hub, the ranks, and the functions that print.
 
 use sparsellm::{Error, Hub, Result};
 use sparsellm_ranks::Communicator;
@@ -7,13 +7,13 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// What a command works with besides its arguments.
+/// The inputs of a command besides its arguments.
 pub struct Context {
     pub hub: Hub,
     pub ranks: Box<dyn Communicator>,
 }
 
-/// Whether another rank speaks: all but the first say nothing but their errors.
+/// Whether this rank prints nothing: all ranks but the first print only their errors.
 pub fn silent() -> bool {
     SILENT.load(Ordering::Relaxed)
 }

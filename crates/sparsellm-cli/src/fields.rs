@@ -1,5 +1,5 @@
-//! The library's words as the command line has them: `` `block_size` `` as
-//! `--block-size`.
+//! Rewrites the library's messages for the command line: the field `` `block_size` `` becomes
+//! the flag `--block-size`.
 
 use crate::args::Args;
 use clap::CommandFactory;

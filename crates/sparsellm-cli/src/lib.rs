@@ -22,14 +22,14 @@ use std::{path::Path, process::ExitCode, sync::atomic::Ordering, time::Duration}
 /// As much stack as the main thread has.
 const STACK: usize = 8 << 20;
 
-/// How long a rank waits with its error for the first one's: where all have the
-/// same, it is told once.
+/// How long a rank other than the first waits before it prints its error: if all ranks have the
+/// same error, only the first prints it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
     let args = args::Args::try_parse();
-    // A panic that becomes an error is told as one, and not before.
+    // A panic that becomes an error is reported once, as that error.
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if !sparsellm_base::panics::is_guarded() {
@@ -81,7 +81,7 @@ fn run(args: args::Args) -> Result<()> {
     }
 }
 
-/// Tells an error, and ends all ranks.
+/// Reports an error, and ends all ranks.
 fn failed(e: &Error) -> ExitCode {
     let status = if matches!(e, Error::Usage(_)) { 2 } else { 1 };
     let (ranks, e) = (job::world(), fields::as_flags(&e.to_string()));

@@ -6,10 +6,13 @@ use serde_json::Value;
 use sparsellm::{Error, Model, Profile, PruneReport, Pruner, Result};
 use sparsellm_checkpoint::{Existing, unfinished};
 use sparsellm_tensor::gemm_peak;
+use std::time::Instant;
 
 pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
     stop::watch(&*context.ranks)?;
+    let started = Instant::now();
     let model = args::open(&args.model, context)?;
+    let opening = started.elapsed();
     let measured = args.profile.then(|| (Profile::default(), gemm_peak()));
     let mut progress = Progress::new();
     let report = pruner(args, &model, context)?
@@ -24,7 +27,9 @@ pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
             "{e}; finished layers: {done}, and the same command with --resume goes on from there"
         )),
     })?;
-    report.model = args.model.clone();
+    if report.seconds > 0.0 {
+        report.seconds += opening.as_secs_f64(); // a run that was finished before took none
+    }
     let table = measured.map(|(profile, peak)| Table::new(&profile, peak));
     tell(args, &model, &report, table.as_ref(), context)
 }

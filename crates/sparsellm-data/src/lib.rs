@@ -1,5 +1,5 @@
-//! Texts to calibrate and to measure on: files of every kind, the authors' data sets,
-//! and the Hugging Face hub.
+//! Texts for calibration and measurement: files of many kinds, the authors' data sets, and
+//! the Hugging Face hub.
 //!
 //! ```
 //! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");

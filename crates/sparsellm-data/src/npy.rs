@@ -3,7 +3,7 @@
 use sparsellm_base::{Error, Result};
 use std::path::Path;
 
-/// A 1-D int32 or int64 array, NumPy format 1 to 3.
+/// Reads a 1-D int32 or int64 array in NumPy format 1 to 3.
 pub(super) fn read(path: &Path) -> Result<Vec<u32>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let bad = |what: &str| Error::Input(format!("{}: {what}", path.display()));

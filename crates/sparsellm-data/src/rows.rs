@@ -1,5 +1,5 @@
-//! Files of rows: JSON (an array, or one object a line), parquet, or lines of
-//! text. Gzip and bzip2 are undone on the way.
+//! Files of rows: JSON (an array, or one object per line), parquet, or lines of text. Gzip
+//! and bzip2 are decompressed on the fly.
 
 use crate::parquet;
 use serde::de::DeserializeOwned;
@@ -11,30 +11,30 @@ use std::{
     path::Path,
 };
 
-/// A row longer than this, in bytes, is no text but a damaged or hostile file.
+/// A longer row, in bytes, is not text: the file is damaged or hostile.
 const LONGEST_ROW: u64 = 256 << 20;
 
-/// A compressed file that holds more than this many times its own size, and more
-/// than [`SMALL`] bytes, is no text but a bomb.
+/// A compressed file that expands to more than this many times its own size, and to more than
+/// [`SMALL`] bytes, is treated as a decompression bomb.
 const EXPANSION: u64 = 32;
 const SMALL: u64 = 8 << 20;
 
 /// A row of a file.
 pub struct Row<T> {
-    /// The row's number in the file, from 1. In a file of lines it is the line's.
+    /// The row's number in the file, from 1; in a file of lines, the line number.
     pub number: usize,
-    /// What the row holds.
+    /// The contents of the row.
     pub value: T,
 }
 
-/// A file's rows in order. They are read as they are asked for, so each may fail.
+/// A file's rows in order. They are read lazily, so each may fail.
 pub type Rows<T> = Box<dyn Iterator<Item = Result<Row<T>>>>;
 
-/// Opens a file of rows by its name's ending: `.parquet`, or JSON otherwise.
+/// Opens a file of rows: `.parquet` by its extension, or JSON otherwise.
 ///
 /// # Errors
-/// Where the file cannot be opened; from the iterator, where a row is damaged
-/// or lacks what `T` needs, with file and row.
+/// Returns an error if the file cannot be opened. The iterator yields an error that names
+/// file and row if a row is damaged or lacks a field of `T`.
 pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
     if path.extension().is_some_and(|e| e == "parquet") {
         let mut left = most(path)?;
@@ -60,20 +60,21 @@ pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
     })))
 }
 
-/// Opens a file of lines. Each comes with its line break, if it has one.
+/// Opens a file of lines. Each includes its line break, if it has one.
 ///
 /// # Errors
-/// Where the file cannot be opened; from the iterator, where a line is damaged.
+/// Returns an error if the file cannot be opened; the iterator yields one if a line is
+/// damaged.
 pub fn lines(path: &Path) -> Result<Rows<String>> {
     Ok(Box::new(lines_of(path, open(path)?)))
 }
 
-/// Makes an error that names file and row.
+/// Creates an error that names file and row.
 pub fn at(path: &Path, number: usize, what: impl std::fmt::Display) -> Error {
     Error::Input(format!("{}: row {number}: {what}", path.display()))
 }
 
-/// A file's bytes, decompressed.
+/// Opens a file for reading, decompressed.
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let limited = |inner: Box<dyn Read>| -> Result<Box<dyn BufRead>> {
@@ -86,7 +87,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     }
 }
 
-/// What a compressed file may hold.
+/// The maximum size, in bytes, to which a compressed file may expand.
 fn most(path: &Path) -> Result<u64> {
     let file = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     Ok(SMALL.max(file.len().saturating_mul(EXPANSION)))
@@ -98,7 +99,7 @@ fn bomb() -> String {
     )
 }
 
-/// About the bytes that a row takes.
+/// The approximate size of a row in bytes.
 fn size(value: &Value) -> u64 {
     let of = |values: &mut dyn Iterator<Item = &Value>| values.map(size).sum::<u64>();
     match value {
@@ -109,7 +110,7 @@ fn size(value: &Value) -> u64 {
     }
 }
 
-/// A decompressor that fails past a number of bytes.
+/// A decompressor that fails beyond a given number of bytes.
 struct Limited {
     inner: Box<dyn Read>,
     left: u64,
@@ -148,7 +149,7 @@ fn lines_of(
     })
 }
 
-/// What stopped the reading: the disk, or data that does not decompress.
+/// The error that stopped the reading: of the disk, or data that cannot be decompressed.
 fn unreadable(path: &Path, number: usize, e: &std::io::Error) -> Error {
     match path.extension().and_then(|e| e.to_str()) {
         Some(kind @ ("gz" | "bz2")) => {
@@ -177,7 +178,7 @@ fn json_array<T: DeserializeOwned + 'static>(
     numbered(path, values.into_iter().map(Ok))
 }
 
-/// Values that are rows one after another, read as `T`.
+/// Numbers consecutive values as rows, converted to `T`.
 fn numbered<T: DeserializeOwned + 'static>(
     path: &Path,
     values: impl Iterator<Item = std::result::Result<Value, String>> + 'static,

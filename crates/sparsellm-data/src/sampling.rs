@@ -1,4 +1,4 @@
-//! Calibration segments, drawn as the authors' Python draws them.
+//! Draws calibration segments exactly as the authors' Python does.
 
 use rand_mt::Mt;
 use sparsellm_base::{Error, Result, input_error, usage_error};
@@ -9,7 +9,7 @@ use std::{
     io::{BufWriter, Read, Seek, SeekFrom, Write},
 };
 
-/// CPython's generator `random.Random(seed)`, as far as its `randint` goes.
+/// CPython's generator `random.Random(seed)`, as far as `randint` needs it.
 pub struct PythonRandom(Mt);
 
 impl PythonRandom {
@@ -21,8 +21,8 @@ impl PythonRandom {
         PythonRandom(Mt::new_with_key(key))
     }
 
-    /// Draws as `random.randint(0, max)` does: as many high bits as `max + 1` has, drawn again
-    /// while the result is above `max`.
+    /// Draws as `random.randint(0, max)` does: takes as many high bits as `max + 1` has, and
+    /// redraws while the result exceeds `max`.
     pub fn randint(&mut self, max: u32) -> u32 {
         let width = u64::from(max) + 1;
         let bits = u64::BITS - width.leading_zeros();
@@ -46,7 +46,7 @@ impl PythonRandom {
 /// at `randint(0, len − seq_len − 1)`, as in the authors' code.
 ///
 /// # Errors
-/// Where the text is not longer than one segment, or `seq_len` is 0.
+/// Returns an error if the text is not longer than one segment, or `seq_len` is 0.
 pub fn draw(text: &[u32], samples: usize, seq_len: usize, seed: u64) -> Result<Segments> {
     check_length(seq_len)?;
     let Some(last) = text.len().checked_sub(seq_len.saturating_add(1)) else {
@@ -67,11 +67,11 @@ pub fn draw(text: &[u32], samples: usize, seq_len: usize, seed: u64) -> Result<S
     Ok(Segments { tokens, seq_len })
 }
 
-/// Takes the first `samples` segments of a tokenized text in order. Nothing is drawn:
-/// this is for files of token ids, which hold the segments themselves.
+/// Takes the first `samples` segments of a tokenized text in order, without drawing. This is
+/// for files of token ids, which hold the segments themselves.
 ///
 /// # Errors
-/// Where there are fewer tokens than that, or `seq_len` is 0.
+/// Returns an error if there are too few tokens, or `seq_len` is 0.
 pub fn first(text: &[u32], samples: usize, seq_len: usize) -> Result<Segments> {
     check_length(seq_len)?;
     match samples.checked_mul(seq_len).and_then(|n| text.get(..n)) {
@@ -83,11 +83,11 @@ pub fn first(text: &[u32], samples: usize, seq_len: usize) -> Result<Segments> {
     }
 }
 
-/// Cuts a tokenized text into consecutive windows of `seq_len` tokens, at most `max`
-/// of them; what is left over is dropped.
+/// Cuts a tokenized text into consecutive windows of `seq_len` tokens, at most `max` of them;
+/// a shorter remainder is dropped.
 ///
 /// # Errors
-/// Where the text is shorter than one window, or `seq_len` is 0.
+/// Returns an error if the text is shorter than one window, or `seq_len` is 0.
 pub fn windows(text: &[u32], seq_len: usize, max: Option<usize>) -> Result<Segments> {
     check_length(seq_len)?;
     let windows = (text.len() / seq_len).min(max.unwrap_or(usize::MAX));
@@ -107,7 +107,7 @@ fn check_length(seq_len: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tokens of `samples` segments, within reason.
+/// The number of tokens in `samples` segments; an error if it is unreasonably large.
 fn total_tokens(samples: usize, seq_len: usize) -> Result<usize> {
     match samples.checked_mul(seq_len) {
         Some(total) if total <= 1 << 31 => Ok(total),
@@ -119,19 +119,19 @@ fn total_tokens(samples: usize, seq_len: usize) -> Result<usize> {
     }
 }
 
-/// Documents to draw segments from, as from C4. Their text lies in a temporary
-/// file: a shard of C4 holds 800 MB, of which a few hundred documents are read.
+/// Documents from which segments are drawn, as from C4. Their text is kept in a temporary
+/// file, since a shard of C4 holds 800 MB, of which only a few hundred documents are read.
 pub struct Documents {
     file: BufWriter<File>,
-    /// Where each ends in the file.
+    /// The offset in the file where each document ends.
     ends: Vec<u64>,
 }
 
 impl Documents {
-    /// Makes the temporary file; there are no documents in it yet.
+    /// Creates the temporary file, without any documents.
     ///
     /// # Errors
-    /// Where the file cannot be made.
+    /// Returns an error if the file cannot be created.
     pub fn new() -> Result<Self> {
         let file = tempfile::tempfile().map_err(temporary)?;
         Ok(Documents { file: BufWriter::new(file), ends: Vec::new() })
@@ -140,19 +140,20 @@ impl Documents {
     /// Adds a document.
     ///
     /// # Errors
-    /// Where the temporary file cannot be written.
+    /// Returns an error if the temporary file cannot be written.
     pub fn push(&mut self, text: &str) -> Result<()> {
         self.file.write_all(text.as_bytes()).map_err(temporary)?;
         self.ends.push(self.ends.last().unwrap_or(&0) + text.len() as u64);
         Ok(())
     }
 
-    /// Draws segments as the authors do from C4: a document, drawn again until
-    /// it is longer than `seq_len` tokens, then the segment's start in it. `encode`
-    /// gives a document's token ids.
+    /// Draws segments as the authors do from C4: a document, redrawn until it is longer than
+    /// `seq_len` tokens, then the start of the segment in it. `encode` returns a document's
+    /// token ids.
     ///
     /// # Errors
-    /// Where no document is long enough, or `seq_len` is 0, and those of `encode`.
+    /// Returns an error if no document is long enough or `seq_len` is 0, and any error of
+    /// `encode`.
     pub fn draw(
         self,
         encode: impl Fn(&str) -> Result<Vec<u32>>,
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// What CPython's `random` draws for the same seeds, text lengths and
+    /// Expected values: what CPython's `random` draws for the same seeds, text lengths and
     /// documents (tools/fixtures/sampling.py).
     #[test]
     fn draws_are_cpythons() {
@@ -218,8 +219,7 @@ mod tests {
         }
         for case in fixture["documents"].as_array().unwrap() {
             let (seed, seq_len) = (number(case, "seed"), number(case, "seq_len") as usize);
-            // A document's text is its number and length; its tokens say where
-            // they stood.
+            // A document's text is its number and length; its tokens encode their positions.
             let mut documents = Documents::new().unwrap();
             for (i, length) in case["lengths"].as_array().unwrap().iter().enumerate() {
                 documents.push(&format!("{i} {length}")).unwrap();

@@ -1,5 +1,4 @@
-//! Texts to calibrate and to measure on: the authors' three data sets, and
-//! files.
+//! Texts for calibration and measurement: the authors' three data sets, and files.
 
 use crate::{
     hub::Hub,
@@ -12,24 +11,24 @@ use sparsellm_base::{Error, Observer, Result, input_error};
 use sparsellm_text::{Segments, Tokenizer};
 use std::path::PathBuf;
 
-/// How a data set's rows become one text, and how segments are drawn from it.
+/// How a data set's rows are joined into one text, and how segments are drawn from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
-    /// A file of the user's: its rows joined by a space.
+    /// A user's file: its rows are joined by spaces.
     Plain,
-    /// Rows joined by a space to calibrate, by a blank line to measure.
+    /// Rows are joined by spaces for calibration, by blank lines for measurement.
     WikiText2,
-    /// Rows joined by a space.
+    /// Rows are joined by spaces.
     Ptb,
-    /// A segment from one document; measured on the first documents.
+    /// Each segment comes from a single document; measurement uses the first documents.
     C4,
 }
 
-/// Documents of C4 that are measured on, and the windows' most.
+/// How many documents of C4 are measured, and the maximum number of windows.
 const C4_DOCUMENTS: usize = 1100;
 const C4_WINDOWS: usize = 256;
 
-/// What a text is for. A data set has another split for each use.
+/// The purpose of a text. A data set has a separate split for each use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Calibration segments are drawn from it.
@@ -38,8 +37,8 @@ pub enum Use {
     Evaluation,
 }
 
-/// One of the authors' data sets: what it is called, and on the hub its id and
-/// the file for each use.
+/// One of the authors' data sets: its name, its id on the hub, and the file there for each
+/// use.
 struct DataSet {
     name: &'static str,
     protocol: Protocol,
@@ -76,14 +75,14 @@ fn data_set(name: &str) -> Option<&'static DataSet> {
     DATA_SETS.iter().find(|set| set.name == name)
 }
 
-/// A file with a text in it, and how its rows become one text.
+/// A file of text, and how its rows become one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     protocol: Protocol,
     path: PathBuf,
 }
 
-/// A row of a data set of texts, by the names its text goes by.
+/// A row of a text data set, under any of the usual field names.
 #[derive(Deserialize)]
 struct TextRow {
     text: Option<String>,
@@ -94,14 +93,14 @@ const KINDS: [&str; 8] =
     [".txt", ".raw", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".npy"];
 
 impl Source {
-    /// Finds a text by the name that a user gives it: `wikitext2`, `ptb` or `c4`, from
-    /// the hub; any other file there, by `hf://datasets/ORG/NAME/PATH` (or
-    /// `ORG/NAME@REVISION` for another revision); or what [`Source::file`] takes. What
-    /// the cache lacks is downloaded, and `observe` hears of it.
+    /// Finds a text by the name that a user gives: `wikitext2`, `ptb` or `c4`, from the hub;
+    /// any other file on the hub as `hf://datasets/ORG/NAME/PATH` (or `ORG/NAME@REVISION` for
+    /// another revision); or whatever [`Source::file`] accepts. Files missing from the cache
+    /// are downloaded, and `observe` is told of the progress.
     ///
     /// # Errors
-    /// Where the file's kind is not known, the hub does not give it, or `observe`
-    /// ends the download.
+    /// Returns an error if the kind of file is not recognized, the hub does not provide it,
+    /// or `observe` ends the download.
     pub fn find(argument: &str, purpose: Use, hub: &Hub, observe: &mut Observer) -> Result<Source> {
         let mut fetch = |protocol, id: &str, path: &str| {
             Ok(Source { protocol, path: hub.dataset_file(id, path, observe)? })
@@ -120,11 +119,11 @@ impl Source {
         fetch(Protocol::Plain, &id, path)
     }
 
-    /// Takes a file's path, or `NAME:FILE`, which has the file be a split of that data
-    /// set (`wikitext2`, `ptb` or `c4`). A `.raw` file is a split of WikiText.
+    /// Takes a file's path, or `NAME:FILE` for a file that is a split of the data set `NAME`
+    /// (`wikitext2`, `ptb` or `c4`). A `.raw` file is a split of WikiText.
     ///
     /// # Errors
-    /// Where the file's kind is not known.
+    /// Returns an error if the kind of file is not recognized.
     pub fn file(argument: &str) -> Result<Source> {
         let split = argument.split_once(':').and_then(|(name, file)| Some((data_set(name)?, file)));
         let (protocol, file) = match split {
@@ -136,12 +135,13 @@ impl Source {
         Ok(Source { protocol, path: file.into() })
     }
 
-    /// Draws `samples` calibration segments of `seq_len` tokens, as the authors' Python
-    /// draws them for `seed`. Token ids in a `.npy` file are taken in order, with no
-    /// draw. `tokenizer` is only asked for where there is text.
+    /// Draws `samples` calibration segments of `seq_len` tokens, as the authors' Python does
+    /// for `seed`. Token ids in a `.npy` file are taken in order, without drawing.
+    /// `tokenizer` is called only if the source is text.
     ///
     /// # Errors
-    /// Where the file cannot be read, or holds too little, and those of `tokenizer`.
+    /// Returns an error if the file cannot be read or holds too little, and any error of
+    /// `tokenizer`.
     pub fn segments(
         &self,
         samples: usize,
@@ -165,7 +165,7 @@ impl Source {
     /// Cuts the text into windows of `seq_len` tokens, at most `max` of them.
     ///
     /// # Errors
-    /// As [`Source::segments`].
+    /// Fails as [`Source::segments`] does.
     pub fn windows(
         &self,
         seq_len: usize,
@@ -188,7 +188,7 @@ impl Source {
         self.path.extension().is_some_and(|e| e == extension)
     }
 
-    /// Says which file an error is about.
+    /// Adds the file's name to an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|e| match e {
             Error::Input(what) => Error::Input(format!("{}: {what}", self.path.display())),
@@ -196,7 +196,7 @@ impl Source {
         })
     }
 
-    /// The first `most` rows as one text.
+    /// Joins the first `most` rows into one text.
     fn joined(&self, separator: &str, most: usize) -> Result<String> {
         let texts: Vec<String> = self.texts()?.take(most).collect::<Result<_>>()?;
         if texts.iter().all(|text| text.trim().is_empty()) {
@@ -205,8 +205,8 @@ impl Source {
         Ok(texts.join(separator))
     }
 
-    /// The file's rows. A text file is one row, or, where its lines are a data
-    /// set's rows, many.
+    /// Reads the file's rows. A text file is a single row, unless its lines are the rows of a
+    /// data set.
     fn texts(&self) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
         if self.is("txt") || self.is("raw") {
             let lines = lines(&self.path)?.map(|line| line.map(|line| line.value));
@@ -225,8 +225,8 @@ impl Source {
     }
 }
 
-/// `ORG/NAME/PATH` or `ORG/NAME@REVISION/PATH`: the data set's id with its
-/// revision, and the path in it. A revision that is a ref has slashes of its own.
+/// Splits `ORG/NAME/PATH` or `ORG/NAME@REVISION/PATH` into the data set's id with its
+/// revision, and the path in it. A revision that is a ref contains slashes itself.
 fn on_hub(text: &str) -> Result<(String, &str)> {
     let hint = || {
         let what = "not a file on the hub; hf://datasets/ORG/NAME/PATH was expected";
@@ -255,8 +255,8 @@ fn check_kind(argument: &str) -> Result<()> {
     )
 }
 
-/// A row as the hub's `wikitext-2-raw-v1` has it: `""` for a blank line, any
-/// other with its own newline.
+/// Converts a line to a row as in the hub's `wikitext-2-raw-v1`: `""` for a blank line, and
+/// any other line with its newline.
 fn wikitext_row(line: String) -> String {
     if line.trim().is_empty() { String::new() } else { line }
 }

@@ -1,4 +1,4 @@
-//! What a model is worth: its [perplexity](perplexity()) on a text, and its
+//! Measures the quality of a model: its [perplexity](perplexity()) on a text, and its
 //! accuracy on zero-shot [tasks]. Both follow published protocols, so that their
 //! numbers can be compared with those of the authors and of lm-evaluation-harness.
 //!

@@ -33,7 +33,7 @@ pub struct Likelihood {
 }
 
 impl Likelihood {
-    /// Of no tokens yet.
+    /// The likelihood of an empty continuation.
     const START: Likelihood = Likelihood { log_likelihood: 0.0, is_greedy: true };
 }
 

@@ -29,7 +29,7 @@ impl<'a> Config<'a> {
         self.json
     }
 
-    /// A value that is there and not null.
+    /// The value of a key that is present and not null.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.json.get(key).filter(|v| !v.is_null())
     }

@@ -1,10 +1,10 @@
-//! What a model family knows.
+//! The interface of a model family.
 
 use crate::{Block, Embedding, Head, Tensors};
 use sparsellm_base::Result;
 
-/// A model family, with one model's configuration: which tensors there are, and how
-/// they fit together. It declares; it computes nothing.
+/// A model family with one model's configuration. It declares which tensors there are and how
+/// they fit together, and computes nothing itself.
 pub trait Family: Send + Sync {
     /// Sizes of the model.
     fn shape(&self) -> Shape;

@@ -61,8 +61,8 @@ impl Norm {
         );
     }
 
-    /// Turns what is wanted of the norm's output into what is wanted of its input, by
-    /// one damped Gauss–Newton step from the input `y` with the row's own scale held:
+    /// Turns a target for the norm's output into a target for its input, by one damped
+    /// Gauss–Newton step from the input `y` that treats the row's own scale as constant:
     ///
     /// ```text
     /// want ← y + g(want − norm(y))/(g² + 0.01·mean(g²)),   g = weight·scale

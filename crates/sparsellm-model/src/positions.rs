@@ -1,4 +1,4 @@
-//! Where rows of hidden states stand in their texts.
+//! The positions of rows of hidden states in their texts.
 
 /// Rows are whole segments of one length, one after another; or, after a
 /// [cache](crate::KeyValueCache) of earlier tokens, the next tokens of one text.

@@ -16,7 +16,7 @@ pub struct Rope {
     table: RwLock<Arc<Vec<f32>>>,
 }
 
-/// What a family takes where the configuration says nothing.
+/// A family's defaults for what the configuration leaves out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RopeDefaults {
     /// The keys that the base θ may have at the top of the configuration.

@@ -1,4 +1,4 @@
-//! What a family builds its blocks with: names and shapes in, weights out.
+//! Access to tensors for families, which build their blocks from names and shapes.
 
 use crate::{Linear, Norm};
 use sparsellm_base::Result;
@@ -22,12 +22,12 @@ impl<'a> Tensors<'a> {
         Tensors { checkpoint, prefix: String::new(), outline: false }
     }
 
-    /// Tensors that are only looked for.
+    /// Tensors that are checked for presence and shape, but not read.
     pub fn outline(checkpoint: &'a Checkpoint) -> Self {
         Tensors { checkpoint, prefix: String::new(), outline: true }
     }
 
-    /// Those under a longer prefix.
+    /// The tensors under a longer prefix.
     pub fn under(&self, prefix: &str) -> Tensors<'a> {
         let prefix = format!("{}{prefix}", self.prefix);
         Tensors { checkpoint: self.checkpoint, prefix, outline: self.outline }

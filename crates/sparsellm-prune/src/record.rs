@@ -1,4 +1,4 @@
-//! What is recorded of a pruned layer: in the run's JSON, and in `sparsellm.json`.
+//! The record of a pruned layer, in the run's JSON and in `sparsellm.json`.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;

@@ -11,14 +11,14 @@ use sparsellm_tensor::Matrix;
 /// How a mask is chosen from the scores of this rank's rows.
 #[derive(Clone, Copy)]
 pub struct Selection<'a> {
-    /// How much goes.
+    /// The sparsity pattern: how many weights are removed.
     pub pattern: Pattern,
     /// Among which weights.
     pub scope: Scope,
     /// What an output row's error is worth, relative to the others': its scores
     /// are multiplied by it. `None`: all the same.
     pub row_weights: Option<&'a [f32]>,
-    /// Who has the other rows.
+    /// The ranks that hold the other rows.
     pub ranks: &'a dyn Communicator,
 }
 

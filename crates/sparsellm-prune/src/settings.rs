@@ -4,7 +4,7 @@
 use crate::{Pattern, Scope, Selection, Solver, StateType};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sparsellm_base::{Error, Result};
+use sparsellm_base::{Error, Result, usage_error};
 use sparsellm_model::Ffn;
 use sparsellm_ranks::Communicator;
 use std::ops::Range;
@@ -120,12 +120,15 @@ impl Settings {
             return Ok(self.clone());
         };
         let mut pattern = self.pattern;
-        for (name, value) in asked.iter().filter(|(_, value)| !value.is_null()) {
+        for (name, value) in asked {
             match (name.as_str(), value) {
                 ("sparsity", Value::Number(rho)) => {
                     pattern = Pattern::unstructured(rho.as_f64().unwrap_or(f64::NAN))?;
                 }
                 ("pattern", Value::String(text)) => pattern = text.parse().map_err(Error::Usage)?,
+                ("sparsity" | "pattern", other) => {
+                    return usage_error!("`{name}` is {other}; a number or N:M was expected");
+                }
                 _ => drop(all.insert(name.clone(), value.clone())),
             }
         }
@@ -238,7 +241,13 @@ mod tests {
         let json = settings.to_json();
         assert_eq!(json["damping"], json!(0.1));
         assert_eq!(json.as_object().unwrap().keys().nth(1).unwrap(), "pattern");
-        for bad in [json!({"epoch": 3}), json!({"epochs": "3"}), json!({"layers": "1-3"})] {
+        for bad in [
+            json!({"epoch": 3}),
+            json!({"epochs": "3"}),
+            json!({"layers": "1-3"}),
+            json!({"damping": f32::NAN}),
+            json!({"sparsity": f64::NAN}),
+        ] {
             assert!(own.overlay(bad.as_object().unwrap()).is_err(), "{bad}");
         }
     }

@@ -1,4 +1,4 @@
-//! What cannot be asked for.
+//! Checks settings before a run.
 
 use crate::{Method, Pattern, Scope, Settings, Solver};
 use sparsellm_base::{Result, usage_error};
@@ -7,7 +7,7 @@ use sparsellm_model::Model;
 /// Fails on settings that no run of `method` on `model` can honour, before any work.
 ///
 /// # Errors
-/// Where there is one; the message names its field.
+/// If there is such a setting; the message names its field.
 pub fn validate(settings: &Settings, method: &dyn Method, model: &Model) -> Result<()> {
     let layers = model.shape().layers;
     if let Some(range) = &settings.layers

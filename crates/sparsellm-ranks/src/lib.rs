@@ -1,11 +1,10 @@
-//! The processes that a run is spread over, its ranks. Each has its part of the
-//! calibration tokens and works on its part of each weight's rows; what all of
-//! them must know is summed, gathered or broadcast. A process by itself is the
-//! one-rank case, [`Local`].
+//! The processes that a run is distributed over, called its ranks. Each holds its share of
+//! the calibration tokens and works on its share of each weight's rows; what all ranks need
+//! is summed, gathered or broadcast. A single process is the one-rank case, [`Local`].
 //!
-//! Every function that takes a [`Communicator`] is collective: all ranks call it,
-//! in the same order. Unless it says otherwise, what it returns is the same bytes
-//! on all of them, so that they also decide alike.
+//! Every function that takes a [`Communicator`] is collective: all ranks call it, in the same
+//! order. Unless stated otherwise, it returns the same bytes on every rank, so that all ranks
+//! take the same decisions.
 //!
 //! ```
 //! use sparsellm_ranks::{Communicator, Local};
@@ -21,65 +20,64 @@ use serde_json::Value;
 use sparsellm_base::{Error, Result};
 use std::ops::Range;
 
-/// What ranks can tell each other.
+/// Collective communication among the ranks.
 pub trait Communicator {
-    /// This process's place among the ranks, from 0.
+    /// The index of this process among the ranks, from 0.
     fn rank(&self) -> usize;
 
     /// How many ranks there are.
     fn size(&self) -> usize;
 
-    /// Replaces values by their sums over the ranks.
+    /// Replaces each value by its sum over the ranks.
     fn sum(&self, values: &mut [f64]);
 
-    /// Replaces the others' bytes by those of `root`.
+    /// Overwrites `bytes` on every other rank with those of rank `root`.
     fn broadcast(&self, root: usize, bytes: &mut [u8]);
 
-    /// Fills `all` with what each rank has, in their order: `counts[r]` values of
-    /// rank r.
+    /// Concatenates every rank's `mine` into `all`, in rank order; rank r contributes
+    /// `counts[r]` values.
     fn gather(&self, mine: &[f32], counts: &[usize], all: &mut [f32]);
 
-    /// Ends the other ranks, and this one with `status`. Alone, does nothing.
+    /// Aborts the other ranks, and exits this process with `status`. Does nothing on a single
+    /// rank.
     fn abort(&self, status: i32);
 }
 
 impl dyn Communicator + '_ {
-    /// This rank's part of `n` things in a row.
+    /// The contiguous share of `n` items that belongs to this rank.
     pub fn share(&self, n: usize) -> Range<usize> {
         self.share_of(n, self.rank())
     }
 
-    /// A rank's part of `n` things in a row.
+    /// The contiguous share of `n` items that belongs to rank `rank`.
     pub fn share_of(&self, n: usize, rank: usize) -> Range<usize> {
         let end = |rank: usize| (n as u128 * rank as u128 / self.size() as u128) as usize;
         end(rank)..end(rank + 1)
     }
 
-    /// The largest part of `n` things in a row.
+    /// The size of the largest share of `n` items.
     pub fn largest_share(&self, n: usize) -> usize {
         n.div_ceil(self.size())
     }
 
-    /// This rank's part of `n` things in a row, of which each `piece` stays
-    /// together.
+    /// This rank's contiguous share of `n` items, in groups of `piece` that are never split.
     pub fn share_in_pieces(&self, n: usize, piece: usize) -> Range<usize> {
         let piece = piece.max(1);
         let pieces = self.share(n.div_ceil(piece));
         (pieces.start * piece).min(n)..(pieces.end * piece).min(n)
     }
 
-    /// The size of the largest part of `n` things of which each `piece` stays
-    /// together.
+    /// The size of the largest share of `n` items, in groups of `piece` that are never split.
     pub fn largest_share_in_pieces(&self, n: usize, piece: usize) -> usize {
         let piece = piece.max(1);
         (self.largest_share(n.div_ceil(piece)) * piece).min(n)
     }
 
-    /// What `body` makes on rank 0, broadcast to all ranks as JSON. On the other
-    /// ranks `body` is not called.
+    /// Calls `body` on rank 0 only, and broadcasts its result to all ranks as JSON.
     ///
     /// # Errors
-    /// Rank 0's own, which the other ranks never hear of: it has to end the job.
+    /// Returns rank 0's error on rank 0 only. The other ranks never learn of it and keep
+    /// waiting, so the caller must end the job.
     pub fn broadcast_json(&self, body: impl FnOnce() -> Result<Value>) -> Result<Value> {
         let value = if self.rank() == 0 { body()? } else { Value::Null };
         if self.size() == 1 {
@@ -94,11 +92,11 @@ impl dyn Communicator + '_ {
             .map_err(|e| Error::Input(format!("rank 0 sent something that is not JSON: {e}")))
     }
 
-    /// Runs `body` on rank 0 first and then on the other ranks, which find the files
-    /// that rank 0 has left.
+    /// Runs `body` on rank 0 first and then on the other ranks, which find the files that
+    /// rank 0 has left.
     ///
     /// # Errors
-    /// Those of `body`.
+    /// Returns the error of `body`.
     pub fn rank_zero_first<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.rank() > 0 {
             self.wait_for_rank_zero();
@@ -109,19 +107,19 @@ impl dyn Communicator + '_ {
         Ok(done)
     }
 
-    /// Holds the other ranks until rank 0 has come here.
+    /// Blocks the other ranks until rank 0 has reached this call.
     pub fn wait_for_rank_zero(&self) {
         self.broadcast(0, &mut [0]);
     }
 
-    /// The sum of a number over the ranks.
+    /// Sums a number over the ranks.
     pub fn sum_number(&self, value: f64) -> f64 {
         let mut values = [value];
         self.sum(&mut values);
         values[0]
     }
 
-    /// The numbers that the ranks have, in the order of ranks.
+    /// Collects one number per rank, in rank order.
     pub fn gather_numbers(&self, value: f64) -> Vec<f64> {
         let mut values = vec![0.0; self.size()];
         values[self.rank()] = value;
@@ -130,7 +128,7 @@ impl dyn Communicator + '_ {
     }
 }
 
-/// One process by itself.
+/// A single process, without other ranks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Local;
 

@@ -1,4 +1,4 @@
-//! Ranks that are MPI processes.
+//! Ranks as MPI processes.
 
 use crate::Communicator;
 use ::mpi::topology::Communicator as _;
@@ -9,22 +9,24 @@ use ::mpi::{
 use sparsellm_base::{Error, Result};
 use sparsellm_tensor::profile::{Phase, phase};
 
-/// Values that are summed or broadcast at once: MPI counts in 32 bits, and sums
-/// from one buffer into another.
+/// Values summed or broadcast at once. MPI counts in 32 bits, and a sum needs a second buffer
+/// of this size.
 const PIECE: usize = 1 << 22;
 
-/// The job that this process belongs to, until it is dropped.
+/// This process's membership in an MPI job, held until dropped.
 pub struct Job {
-    /// How many threads are this rank's part of the machine; `None`: all of them.
+    /// The number of threads that are this rank's share of the machine; `None` for all of
+    /// them.
     pub threads: Option<usize>,
     _universe: Universe,
 }
 
-/// Joins the job that this process was started in; started by itself, it is one of
-/// one rank.
+/// Joins the MPI job that this process was started in. A process started on its own joins a
+/// job of one rank.
 ///
 /// # Errors
-/// Where MPI does not start, or allows one thread only.
+/// Returns an error if MPI does not start, or does not support calls from more than one
+/// thread.
 pub fn join() -> Result<Job> {
     let fail = |why: &str| Err(Error::Input(format!("MPI: {why}")));
     let Some((universe, threading)) = ::mpi::initialize_with_threading(Threading::Serialized)
@@ -38,13 +40,13 @@ pub fn join() -> Result<Job> {
     Ok(Job { threads, _universe: universe })
 }
 
-/// The ranks of the job, which must have been joined.
+/// The communicator of all ranks in the job, which must have been joined.
 pub fn world() -> Box<dyn Communicator> {
     Box::new(World(SimpleCommunicator::world()))
 }
 
-/// Ranks on one machine that were not bound to processors of their own divide
-/// those they have in common.
+/// This rank's share of threads. Ranks on one machine that are not bound to separate
+/// processors divide those that they share.
 fn threads(world: &SimpleCommunicator) -> Option<usize> {
     let machine = world.split_shared(world.rank());
     let mine = processors();
@@ -55,7 +57,8 @@ fn threads(world: &SimpleCommunicator) -> Option<usize> {
     (sharing > 1).then(|| (available / sharing).max(1))
 }
 
-/// A number that differs where processes may run on different processors.
+/// A fingerprint of the processors that this process may run on: different numbers mean
+/// different processors.
 fn processors() -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hash = DefaultHasher::new();

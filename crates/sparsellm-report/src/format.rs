@@ -2,7 +2,7 @@
 
 use super::stat::Stat;
 
-/// Stands where there is nothing to show.
+/// The placeholder for a missing value.
 pub const NOTHING: &str = "–";
 
 /// `write`n, where there is something to write.

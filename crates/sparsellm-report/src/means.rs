@@ -11,7 +11,7 @@ use super::sweep::Run;
 pub enum Best {
     Lowest,
     Highest,
-    /// None: they are not to be compared.
+    /// None: the means are not comparable.
     Neither,
 }
 

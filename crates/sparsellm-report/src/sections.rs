@@ -34,7 +34,7 @@ pub fn page(sweep: &Sweep) -> Page {
     }
 }
 
-/// What won, for each model and pattern.
+/// The best method for each model and pattern.
 fn best(sweep: &Sweep, labels: &Labels) -> Section {
     let texts = sweep.texts(None);
     let mut table = Table {

@@ -1,8 +1,8 @@
-//! The functions between the linears of a feed-forward network.
+//! The activation functions between the linears of a feed-forward network.
 
 use crate::kernels::{exp, sigmoid, vectorized};
 
-/// A function of one number, with its derivative.
+/// A scalar function with its derivative.
 pub trait Scalar: Copy + Send + Sync {
     /// `f(x)`.
     fn value(self, x: f32) -> f32;
@@ -19,11 +19,11 @@ pub struct Relu;
 #[derive(Clone, Copy, Debug)]
 pub struct Silu;
 
-/// The exact gelu, `x·Φ(x)`.
+/// The exact GELU, `x·Φ(x)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu;
 
-/// The gelu by tanh, `x/2·(1 + tanh(√(2/π)(x + 0.044715x³)))`.
+/// The tanh approximation of GELU, `x/2·(1 + tanh(√(2/π)(x + 0.044715x³)))`.
 #[derive(Clone, Copy, Debug)]
 pub struct GeluTanh;
 
@@ -53,8 +53,8 @@ impl Scalar for Silu {
     }
 }
 
-/// `Φ(x)`, the normal distribution function, by Abramowitz & Stegun 7.1.26 (error
-/// below 1.5·10⁻⁷), and the density's `e^(−x²/2)`.
+/// `Φ(x)`, the normal distribution function, by Abramowitz & Stegun 7.1.26 (error below
+/// 1.5·10⁻⁷), and `e^(−x²/2)`, the density without its constant factor.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -74,7 +74,7 @@ impl Scalar for Gelu {
         x * normal(x).0
     }
 
-    /// `gelu'(x) = Φ(x) + x·φ(x)`, φ the density.
+    /// `gelu'(x) = Φ(x) + x·φ(x)`, where φ is the normal density.
     #[inline(always)]
     fn value_and_slope(self, x: f32) -> (f32, f32) {
         const DENSITY: f32 = 0.398_942_3; // 1/√(2π)
@@ -101,7 +101,7 @@ impl Scalar for GeluTanh {
     }
 }
 
-/// Which function is between the linears.
+/// The activation function of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// [`Relu`].
@@ -114,8 +114,8 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// Runs `$body` with `$f` bound to the scalar function that an [`Activation`] is,
-/// compiled once for each.
+/// Runs `$body` with `$f` bound to the scalar function of an [`Activation`]; the body is
+/// compiled once per function.
 #[macro_export]
 macro_rules! with_activation {
     ($activation:expr, |$f:ident| $body:expr) => {
@@ -141,7 +141,7 @@ macro_rules! with_activation {
 }
 
 impl Activation {
-    /// The activation of that name in `config.json`.
+    /// Looks up an activation by its name in `config.json`.
     pub fn from_name(name: &str) -> Option<Activation> {
         match name {
             "relu" => Some(Activation::Relu),

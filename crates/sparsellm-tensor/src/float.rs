@@ -1,4 +1,4 @@
-//! Floating-point types of stored values, and their conversion from and to f32.
+//! The floating-point types of stored values, and conversion from and to f32.
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
@@ -15,7 +15,7 @@ pub enum FloatType {
 }
 
 impl FloatType {
-    /// The name that safetensors gives it, such as `"BF16"`.
+    /// The type's name in safetensors, such as `"BF16"`.
     pub fn name(self) -> &'static str {
         match self {
             FloatType::F32 => "F32",
@@ -32,7 +32,7 @@ impl FloatType {
         }
     }
 
-    /// The largest number it holds.
+    /// The largest finite number the type can hold.
     pub fn largest(self) -> f32 {
         match self {
             FloatType::F32 => f32::MAX,
@@ -42,16 +42,16 @@ impl FloatType {
     }
 }
 
-/// Elements that one task converts, or looks at.
+/// Elements converted or scanned by one task.
 pub const PIECE: usize = 1 << 16;
 
-/// Little-endian bytes of `dtype` to f32.
+/// Decodes little-endian bytes of `dtype` into f32.
 pub fn decode(bytes: &[u8], dtype: FloatType, out: &mut [f32]) {
     let pieces = out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * dtype.size()));
     pieces.for_each(|(out, bytes)| match dtype {
         FloatType::F32 => each(out, bytes, f32::from_le_bytes),
         FloatType::Bf16 => each(out, bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        // Many at a time, where the bytes are aligned.
+        // Convert many at a time if the bytes are aligned.
         FloatType::F16 => match bytemuck::try_cast_slice::<u8, f16>(bytes) {
             Ok(halves) if cfg!(target_endian = "little") => halves.convert_to_f32_slice(out),
             _ => each(out, bytes, |b| f16::from_le_bytes(b).to_f32()),
@@ -65,8 +65,8 @@ fn each<const N: usize>(out: &mut [f32], bytes: &[u8], from: impl Fn([u8; N]) ->
     }
 }
 
-/// f32 to little-endian bytes of `dtype`, rounded to nearest; `bytes` holds as
-/// many elements as `values`.
+/// Encodes f32 as little-endian bytes of `dtype`, rounding to nearest; `bytes` has room for
+/// exactly as many elements as `values`.
 pub fn encode(values: &[f32], dtype: FloatType, bytes: &mut [u8]) {
     fn each<const N: usize>(bytes: &mut [u8], values: &[f32], to: impl Fn(f32) -> [u8; N]) {
         for (b, v) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
@@ -96,7 +96,7 @@ mod tests {
             (FloatType::F16, |v| f16::from_f32(v).to_f32()),
             (FloatType::Bf16, |v| bf16::from_f32(v).to_f32()),
         ] {
-            // At every alignment.
+            // Check every alignment.
             for at in 0..2 {
                 let mut bytes = vec![0; values.len() * dtype.size() + at];
                 let mut back = vec![0.0; values.len()];

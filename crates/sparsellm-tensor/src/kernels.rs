@@ -1,8 +1,7 @@
-//! Element-wise functions, written so that the compiler can vectorise them.
+//! Element-wise functions, written so that the compiler can vectorize them.
 
-/// Runs `body` compiled for the widest SIMD this processor has. No operation is
-/// reordered, and none fused that is not written so: the result does not depend on
-/// the width.
+/// Runs `body` compiled for the widest SIMD instructions of this processor. Operations are
+/// neither reordered nor implicitly fused, so the result does not depend on the width.
 #[inline(always)]
 pub fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     struct Body<F>(F);
@@ -38,7 +37,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `tanh(x)`: by its series near zero, where the quotient would cancel.
+/// `tanh(x)`, computed near zero by its series, because the quotient would cancel there.
 #[inline(always)]
 fn tanh(x: f32) -> f32 {
     let q = x * x;
@@ -50,7 +49,7 @@ fn tanh(x: f32) -> f32 {
     if q < 0.09 { x * series } else { quotient }
 }
 
-/// `x ← c·tanh(x/c)` over a row: what keeps scores and logits below c (Gemma 2).
+/// `x ← c·tanh(x/c)` over a row, which bounds scores and logits by c (Gemma 2).
 pub fn softcap(row: &mut [f32], c: f32) {
     vectorized(
         #[inline(always)]
@@ -58,8 +57,8 @@ pub fn softcap(row: &mut [f32], c: f32) {
     );
 }
 
-/// `x ← e^(x − max x)` over a row, in place; returns their sum, in 16 lanes. A
-/// softmax is the one over the other.
+/// `x ← e^(x − max x)` over a row, in place. Returns the sum of the new values, taken in 16
+/// lanes; dividing the row by it gives the softmax.
 pub fn exp_shifted(row: &mut [f32]) -> f32 {
     vectorized(
         #[inline(always)]

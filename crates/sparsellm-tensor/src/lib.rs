@@ -1,10 +1,9 @@
-//! Row-major f32 matrices and the few operations on them that pruning and running
-//! a model need: dense products (thin over [faer]), products with pruned weights,
-//! element-wise kernels, tiles of tokens, and a [ledger](profile::Ledger) of where
-//! the time goes.
+//! Row-major f32 matrices and the few operations that pruning and running a model need: dense
+//! products (thin wrappers over [faer]), products with pruned weights, element-wise kernels,
+//! tiles of tokens, and a [ledger](profile::Ledger) of where the time goes.
 //!
-//! Work is cut into pieces whose number depends on shapes only, each done
-//! sequentially, so that results are the same bytes for any number of threads.
+//! Work is split into sequential pieces whose number depends only on shapes, so that results
+//! are identical to the byte for any number of threads.
 //!
 //! ```
 //! use sparsellm_tensor::{Matrix, matmul_nt};

@@ -31,13 +31,13 @@ impl Matrix {
         &self.data[i * self.cols..(i + 1) * self.cols]
     }
 
-    /// Replaces the rows from `first` on by `rows`.
+    /// Overwrites the rows from `first` on with `rows`.
     pub fn set_rows(&mut self, first: usize, rows: &Matrix) {
         let at = first * self.cols;
         self.data[at..at + rows.data.len()].copy_from_slice(&rows.data);
     }
 
-    /// Row `i`, to be changed.
+    /// Row `i`, mutable.
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.cols..(i + 1) * self.cols]
     }
@@ -112,7 +112,7 @@ impl<'a> View<'a> {
         Matrix::new(self.rows, self.cols, self.data.to_vec())
     }
 
-    /// The same rows as faer sees them.
+    /// The same rows as a faer matrix.
     pub fn as_faer(&self) -> MatRef<'a, f32> {
         MatRef::from_row_major_slice(self.data, self.rows, self.cols)
     }

@@ -1,10 +1,10 @@
-//! How fast this machine multiplies: what every other speed is held against.
+//! The machine's peak multiplication speed, the yardstick for every other speed.
 
 use crate::{Matrix, matmul};
 use std::time::Instant;
 
-/// What this machine's matrix product reaches, in flop/s: the best within a second
-/// of products of large square matrices, on the threads that a run would use.
+/// Measures this machine's matrix-product throughput in flop/s: the best that products of
+/// large square matrices reach within one second, on the threads that a run would use.
 pub fn gemm_peak() -> f64 {
     const N: usize = 1536;
     let a = Matrix::new(N, N, (0..N * N).map(|i| (i % 7) as f32).collect());

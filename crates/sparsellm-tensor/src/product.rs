@@ -1,11 +1,11 @@
-//! Dense products.
+//! Dense matrix products.
 
 use crate::{Matrix, View, profile};
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul};
 use rayon::prelude::*;
 
-/// Rows per piece of a product with `rows` rows: enough pieces to share out,
-/// each large enough for its product to run at full speed.
+/// Rows per panel of a product with `rows` rows: small enough to share the work among
+/// threads, large enough for each panel's product to run at full speed.
 pub fn panel_rows(rows: usize) -> usize {
     rows.div_ceil(16).next_multiple_of(32).clamp(96, 512)
 }
@@ -25,7 +25,7 @@ pub fn matmul(a: View, b: View) -> Matrix {
     c
 }
 
-/// `C = A B`, by row panels.
+/// Computes `C = A B` by row panels.
 fn matmul_into(c: &mut Matrix, a: MatRef<f32>, b: MatRef<f32>) {
     debug_assert!(c.rows == a.nrows() && a.ncols() == b.nrows() && c.cols == b.ncols());
     let (rows, cols) = (panel_rows(c.rows), c.cols);
@@ -59,8 +59,8 @@ pub fn sub_matmul_right_of(c: &mut Matrix, c0: usize, a: View, b: View) {
     });
 }
 
-/// `C[:, at..at + m] = [C +] α A Bᵀ` on this thread, for a tile's rows:
-/// `A: [n, k]`, `B: [m, k]`, `c` holds n rows.
+/// Computes `C[:, at..at + m] = [C +] α A Bᵀ` on this thread, for the rows of a tile:
+/// `A: [n, k]`, `B: [m, k]`, and `c` has n rows.
 pub fn tile_matmul_nt(c: &mut [f32], at: usize, add: bool, alpha: f32, a: View, b: View) {
     let (n, k, m) = (a.rows, a.cols, b.rows);
     if n == 0 || m == 0 {

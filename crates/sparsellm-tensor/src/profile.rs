@@ -1,10 +1,10 @@
-//! Where a run's time goes: per phase its seconds, the flops done in it and the
-//! fewest bytes they can move.
+//! Where a run's time goes: for each phase, its seconds, its floating-point operations, and a
+//! lower bound on the bytes that they move.
 //!
-//! A [`Ledger`] is a value: it books what happens while it is
-//! [recording](Ledger::record), on the thread that records and in the parallel
-//! [regions](Region) that it enters. Two runs with a ledger each do not mix, and
-//! without one nothing is booked.
+//! A [`Ledger`] is a value. It accumulates what happens while it is
+//! [recording](Ledger::record), on the recording thread and in the parallel [regions](Region)
+//! entered from it. Two runs with a ledger each do not mix, and without a ledger nothing is
+//! recorded.
 //!
 //! ```
 //! use sparsellm_tensor::{Matrix, matmul, profile::{Ledger, Phase, phase}};
@@ -23,43 +23,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A part of a run. The names are those of ARCHITECTURE.md and
-/// docs/performance.md.
+/// A phase of a run. The names are those used in ARCHITECTURE.md and docs/performance.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Weights from the files, to f32.
+    /// Reading weights from the files and converting them to f32.
     Read,
-    /// Layers run on hidden states, dense or pruned.
+    /// Running layers, dense or pruned, on hidden states.
     Forward,
     /// Sums over tokens: `XᵀX`, `aᵀa`, `Yᵀa`, `zᵀX`.
     Gram,
-    /// Factors and inverses of Hessians.
+    /// Factorizing and inverting Hessians.
     Factor,
     /// The solver: the OBS sweep, or ADMM, and the refit.
     Solve,
-    /// Least-squares weights of the global method.
+    /// The least-squares weights of the global method.
     Weights,
     /// The a-update of the global method.
     A,
     /// The z- and s-updates of the global method.
     Z,
-    /// Sums, factors and rows told to the other ranks, and waiting for theirs.
+    /// Exchanging sums, factors and rows with the other ranks, including the wait for theirs.
     Exchange,
-    /// Weights to their stored type and to the disk.
+    /// Converting weights to their stored type and writing them to disk.
     Write,
-    /// Whatever else there is.
+    /// Everything else.
     Rest,
 }
 
-/// What one phase took.
+/// The cost of one phase.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Entry {
-    /// Wall-clock time, without that of phases inside.
+    /// Wall-clock time, excluding nested phases.
     pub seconds: f64,
-    /// Floating-point operations of its products and factors, a multiply-add
-    /// being two.
+    /// Floating-point operations in its products and factorizations; a multiply-add counts as
+    /// two.
     pub flops: f64,
-    /// Bytes of their operands and results, each once.
+    /// Bytes of their operands and results, each counted once.
     pub bytes: f64,
 }
 
@@ -71,7 +70,7 @@ struct Sums {
 }
 
 impl Phase {
-    /// Every phase, in the order of a layer.
+    /// Every phase, in the order in which a layer goes through them.
     pub const ALL: [Phase; 11] = [
         Phase::Read,
         Phase::Forward,
@@ -86,7 +85,7 @@ impl Phase {
         Phase::Rest,
     ];
 
-    /// Its name.
+    /// The phase's name.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Read => "read",
@@ -104,14 +103,14 @@ impl Phase {
     }
 }
 
-/// A book of what each phase took.
+/// Accumulates the cost of each phase.
 #[derive(Clone, Default)]
 pub struct Ledger {
     sums: Arc<[Sums; Phase::ALL.len()]>,
 }
 
 impl Ledger {
-    /// Runs `body` on this thread, and books what its phases take.
+    /// Runs `body` on this thread and records the cost of its phases.
     pub fn record<R>(&self, body: impl FnOnce() -> R) -> R {
         let scope = Scope { ledger: self.clone(), clock: None, region: None };
         let outer = SCOPE.replace(Some(scope));
@@ -120,7 +119,7 @@ impl Ledger {
         result
     }
 
-    /// What a phase took so far.
+    /// The cost of a phase so far.
     pub fn entry(&self, phase: Phase) -> Entry {
         let sums = &self.sums[phase as usize];
         let load = |sum: &AtomicU64| sum.load(Relaxed) as f64;
@@ -132,19 +131,19 @@ impl Ledger {
     }
 }
 
-/// What a thread books its time to.
+/// Where a thread's time is recorded.
 struct Scope {
     ledger: Ledger,
-    /// The phase that the thread is in, and since when.
+    /// The phase that the thread is in, and when it entered it.
     clock: Option<(Phase, Instant)>,
-    /// In a task of a parallel region, the region.
+    /// The parallel region, if the thread is running one of its tasks.
     region: Option<Arc<RegionClock>>,
 }
 
-/// The clock that the tasks of a parallel region share.
+/// The clock shared by the tasks of a parallel region.
 struct RegionClock {
     threads: u64,
-    /// Nanoseconds that the tasks have booked.
+    /// Nanoseconds recorded by the tasks.
     booked: AtomicU64,
 }
 
@@ -152,15 +151,15 @@ thread_local! {
     static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
-/// A parallel region whose tasks enter phases of their own: each books its share of
-/// the clock, and the phase around the region is left with what no task used.
+/// A parallel region whose tasks enter phases of their own. Each task records its share of
+/// the wall-clock time; the enclosing phase keeps the time that no task used.
 pub struct Region {
     around: Option<(Ledger, Option<Phase>)>,
     clock: Arc<RegionClock>,
 }
 
 impl Region {
-    /// A region of the phase that this thread is in.
+    /// Opens a region within the current phase of this thread.
     pub fn here() -> Region {
         let around = SCOPE.with_borrow(|scope| {
             let scope = scope.as_ref()?;
@@ -170,7 +169,7 @@ impl Region {
         Region { around, clock: Arc::new(RegionClock { threads, booked: AtomicU64::new(0) }) }
     }
 
-    /// Runs a task of the region, on whichever thread has it.
+    /// Runs a task of the region, on whichever thread picks it up.
     pub fn task<R>(&self, body: impl FnOnce() -> R) -> R {
         let Some((ledger, phase)) = &self.around else { return body() };
         let scope = Scope {
@@ -197,8 +196,7 @@ impl Drop for Region {
     }
 }
 
-/// Runs `body` as part of `phase`; the clock of the phase around it stands still
-/// meanwhile.
+/// Runs `body` as part of `phase`; the clock of the enclosing phase is paused meanwhile.
 pub fn phase<R>(phase: Phase, body: impl FnOnce() -> R) -> R {
     let around = switch(Some(phase));
     let result = body();
@@ -206,8 +204,7 @@ pub fn phase<R>(phase: Phase, body: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Books the time since the last switch, and enters `next`. Returns the phase
-/// before.
+/// Records the time since the last switch, enters `next`, and returns the previous phase.
 fn switch(next: Option<Phase>) -> Option<Phase> {
     SCOPE.with_borrow_mut(|scope| {
         let scope = scope.as_mut()?;
@@ -226,8 +223,8 @@ fn switch(next: Option<Phase>) -> Option<Phase> {
     })
 }
 
-/// Counts `flops` on `values` f32 values (operands and results) towards the phase
-/// that this thread is in.
+/// Adds `flops` operations on `values` f32 values (operands and results) to the current phase
+/// of this thread.
 pub fn count(flops: usize, values: usize) {
     SCOPE.with_borrow(|scope| {
         let Some(scope) = scope else { return };

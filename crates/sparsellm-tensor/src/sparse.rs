@@ -1,27 +1,27 @@
-//! Products with pruned weights: only what is left of them is multiplied. From
-//! half zeros on this is faster than the dense product, in proportion to what is
-//! gone (docs/performance.md).
+//! Products with pruned weights, which multiply only the weights that remain. From half zeros
+//! on, this beats the dense product in proportion to the fraction removed
+//! (docs/performance.md).
 
 use crate::{Matrix, View, profile};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Tokens multiplied at once, side by side: each weight is loaded once for all.
+/// Tokens multiplied at once, side by side, so that each weight is loaded once for all of
+/// them.
 const TOKENS: usize = 64;
-/// Input features per block: TOKENS of each, 32 KiB, stay in the first-level cache.
-/// At most 256, for a weight's place in its block is one byte.
+/// Input features per block: with TOKENS values each, they take 32 KiB and stay in the L1
+/// cache. At most 256, because a weight's position in its block is stored in one byte.
 const FEATURES: usize = 128;
-/// Weight rows per block: TOKENS outputs of each stay in the second-level cache.
+/// Weight rows per block: their outputs, TOKENS values each, stay in the L2 cache.
 const ROWS: usize = 256;
 
-/// What TOKENS have of one feature. Aligned, or every load of a whole vector
-/// register would take two cache lines.
+/// One feature's values for TOKENS tokens. Aligned, since otherwise every load of a full
+/// vector register would touch two cache lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Lanes([f32; TOKENS]);
 
-/// The non-zero weights of `W: [d_out, d_in]`, in the order the product takes
-/// them.
+/// The non-zero weights of `W: [d_out, d_in]`, in the order in which the product uses them.
 #[derive(Clone, Debug)]
 pub struct SparseWeights {
     d_out: usize,
@@ -29,24 +29,24 @@ pub struct SparseWeights {
     blocks: Vec<RowBlock>,
 }
 
-/// Those of ROWS rows: by blocks of features, then by row.
+/// The non-zero weights of ROWS rows, ordered by block of features, then by row.
 #[derive(Clone, Debug)]
 struct RowBlock {
     weights: Vec<f32>,
-    /// Which of its block's features each weight belongs to.
+    /// The feature of each weight, as an index into its block.
     features: Vec<u8>,
-    /// Where each row of each block ends in them.
+    /// Where each row of each block ends in `features`.
     ends: Vec<usize>,
 }
 
 impl SparseWeights {
-    /// The bytes it takes to pack `weights` of which the share `kept` is not zero.
+    /// Bytes needed to pack `weights` weights of which a fraction `kept` is non-zero.
     pub fn bytes(weights: usize, kept: f64) -> usize {
         let each = size_of::<f32>() + size_of::<u8>();
         if kept <= 0.5 { (kept * (weights * each) as f64) as usize } else { 0 }
     }
 
-    /// Of weights at least half of which are zero; `None` for others.
+    /// Packs a matrix; `None` if fewer than half of its weights are zero.
     pub fn of(w: &Matrix) -> Option<SparseWeights> {
         let rows: Vec<View> =
             (0..w.rows).step_by(ROWS).map(|i| w.rows(i..(i + ROWS).min(w.rows))).collect();
@@ -59,7 +59,7 @@ impl SparseWeights {
         Some(SparseWeights { d_out: w.rows, d_in: w.cols, blocks: blocks.collect() })
     }
 
-    /// `C[:, at..at + d_out] = [C +] α X Wᵀ` on this thread, for a tile's rows
+    /// Computes `C[:, at..at + d_out] = [C +] α X Wᵀ` on this thread, for the rows of a tile
     /// `X: [n, d_in]`.
     pub fn tile_matmul_nt(&self, c: &mut [f32], at: usize, add: bool, alpha: f32, x: View) {
         debug_assert_eq!(x.cols, self.d_in);
@@ -119,11 +119,11 @@ impl RowBlock {
     }
 }
 
-/// One block of weights times one group of tokens.
+/// The product of one block of weights and one group of tokens.
 struct Block<'a> {
     weights: &'a [f32],
     features: &'a [u8],
-    /// Where the block begins among its rows' weights, and where each row ends.
+    /// Where the block begins among the weights of its rows, and where each row ends.
     first: usize,
     ends: &'a [usize],
     inputs: &'a [Lanes],
@@ -131,7 +131,7 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// With N registers for the tokens of a row.
+    /// Computes the block with N registers for the tokens of a row.
     #[inline(always)]
     fn product<S: Simd, const N: usize>(self, simd: S) {
         let mut start = 0;
@@ -143,7 +143,7 @@ impl Block<'_> {
             else {
                 return;
             };
-            // Two sums in turn: one alone would wait for itself.
+            // Two alternating sums, since a single one would stall on its own latency.
             let mut sums = *output;
             let mut others = [simd.splat_f32s(0.0); N];
             let ((pairs, odd), (at, odd_at)) =
@@ -203,7 +203,8 @@ mod tests {
             let w = Matrix::new(d_out, d_in, random(d_out * d_in, 3));
             let Some(sparse) = SparseWeights::of(&w) else { continue };
             let want = matmul_nt(x.view(), w.view());
-            // Between other columns, replaced and then subtracted from.
+            // The columns around the output must stay; its own are replaced, then subtracted
+            // from.
             let mut c = vec![7.0; n * (d_out + 3)];
             sparse.tile_matmul_nt(&mut c, 2, false, 1.0, x.view());
             sparse.tile_matmul_nt(&mut c, 2, true, -3.0, x.view());

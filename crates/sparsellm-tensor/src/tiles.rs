@@ -1,6 +1,6 @@
-//! Work on tokens, tile by tile: each task takes a few hundred tokens through a
-//! whole chain of operations, so that what lies between two products stays in
-//! the cache and threads meet once per chain.
+//! Processes tokens tile by tile: each task takes a few hundred tokens through a whole chain
+//! of operations, so that intermediate results stay in the cache and threads synchronize once
+//! per chain.
 
 use crate::profile::Region;
 use rayon::prelude::*;
@@ -9,9 +9,8 @@ use std::ops::Range;
 /// Tokens per tile: enough for its products to run at full speed.
 pub const TILE: usize = 256;
 
-/// Runs `body` on tiles of `rows` tokens in parallel: it is given a tile's range
-/// of tokens and its part of each of the row-major `buffers`. The results come
-/// in the order of the tokens.
+/// Runs `body` in parallel on tiles of `rows` tokens, passing it the tile's range of tokens
+/// and its part of each of the row-major `buffers`. Returns the results in token order.
 pub fn tiles<const N: usize, R: Send>(
     rows: usize,
     buffers: [&mut [f32]; N],

@@ -1,14 +1,13 @@
-//! Weights that know how they are stored.
+//! Weights, stored dense or packed.
 
 use crate::{Matrix, SparseWeights, View, tile_matmul_nt};
 use std::ops::{Deref, DerefMut};
 
-/// The weights `W: [d_out, d_in]` of a linear, and what multiplies with them
-/// fastest: the matrix itself, or, where at least half of it is zero, what is left
-/// of it, packed.
+/// The weights `W: [d_out, d_in]` of a linear, in the form that multiplies fastest: the
+/// matrix itself or, if at least half of it is zero, its non-zero entries, packed.
 ///
-/// They can be read as a [`Matrix`], and changed only through
-/// [`edit`](Self::edit), which packs them again when the change is complete.
+/// They can be read as a [`Matrix`], and changed only through [`edit`](Self::edit), which
+/// repacks them once the change is complete.
 ///
 /// ```
 /// use sparsellm_tensor::{Matrix, View, Weights};
@@ -27,29 +26,29 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The weights `dense`, packed if that is worth it.
+    /// Wraps `dense`, packing it if that pays off.
     pub fn new(dense: Matrix) -> Self {
         let packed = SparseWeights::of(&dense);
         Weights { dense, packed }
     }
 
-    /// A shape without entries, to plan with: nothing can be multiplied with it.
+    /// Creates a shape without entries, for planning; it cannot be multiplied.
     pub fn outline(rows: usize, cols: usize) -> Self {
         Weights { dense: Matrix { rows, cols, data: Vec::new() }, packed: None }
     }
 
-    /// The weights, to be changed. When the guard is dropped, they are packed again.
+    /// Borrows the weights for editing. They are repacked when the guard is dropped.
     pub fn edit(&mut self) -> WeightsMut<'_> {
         WeightsMut { weights: self }
     }
 
-    /// Whether products take the packed form.
+    /// Whether products use the packed form.
     pub fn is_packed(&self) -> bool {
         self.packed.is_some()
     }
 
-    /// `Y[:, at..at + d_out] = [Y +] α X Wᵀ` on this thread, for a tile's rows
-    /// `x: [n, d_in]`; `y` holds n rows.
+    /// Computes `Y[:, at..at + d_out] = [Y +] α X Wᵀ` on this thread, for the rows of a tile
+    /// `x: [n, d_in]`; `y` has n rows.
     pub fn product_tile(&self, x: View, y: &mut [f32], at: usize, add: bool, alpha: f32) {
         match &self.packed {
             Some(weights) => weights.tile_matmul_nt(y, at, add, alpha, x),
@@ -66,7 +65,7 @@ impl Deref for Weights {
     }
 }
 
-/// Weights that are being changed.
+/// A guard over weights that are being edited.
 pub struct WeightsMut<'a> {
     weights: &'a mut Weights,
 }

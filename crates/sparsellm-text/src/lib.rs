@@ -1,4 +1,4 @@
-//! Tokenizers, and the segments of token ids that they give.
+//! Tokenizers, and segments of the token ids that they produce.
 //!
 //! ```
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-llama");

@@ -1,26 +1,26 @@
-//! Token segments of one length.
+//! Token segments of equal length.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sparsellm_checkpoint::hex;
 
-/// Token segments of one length, to calibrate or to measure on.
+/// Token segments of equal length, for calibration or measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Segments {
-    /// The token ids of all segments, one segment after another.
+    /// The token ids of all segments, concatenated.
     pub tokens: Vec<u32>,
-    /// How many tokens a segment has.
+    /// The number of tokens per segment.
     pub seq_len: usize,
 }
 
 impl Segments {
-    /// Makes segments of `seq_len` tokens each, which lie one after another in `tokens`.
+    /// Splits `tokens` into consecutive segments of `seq_len` tokens each.
     pub fn new(tokens: Vec<u32>, seq_len: usize) -> Segments {
         Segments { tokens, seq_len }
     }
 
-    /// Returns the SHA-256 of the token ids, as hex. Each id counts as four bytes, the
-    /// lowest first.
+    /// Returns the SHA-256 of the token ids, in hexadecimal. Each id is hashed as four bytes,
+    /// little-endian.
     pub fn digest(&self) -> String {
         let mut sha = Sha256::new();
         self.tokens.iter().for_each(|token| sha.update(token.to_le_bytes()));

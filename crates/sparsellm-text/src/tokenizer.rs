@@ -1,4 +1,4 @@
-//! Tokenizers, by the `tokenizers` crate.
+//! Tokenizers, implemented by the `tokenizers` crate.
 
 use serde_json::{Map, Value, json};
 use sparsellm_base::{Error, Result, input_error, panics::catch};
@@ -12,17 +12,16 @@ use tokenizers::{
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: Inner,
-    /// What a text may start with: the beginning-of-text token, or else the
-    /// end-of-text token.
+    /// The token that a text may start with: beginning-of-text or, failing that, end-of-text.
     start: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer that belongs to a checkpoint. A folder is read as
-    /// [`from_folder`](Self::from_folder) does; a GGUF file has its tokenizer inside.
+    /// Loads the tokenizer of a checkpoint: from the folder, as
+    /// [`from_folder`](Self::from_folder) does, or from inside a GGUF file.
     ///
     /// # Errors
-    /// Where there is none, or it is damaged.
+    /// Returns an error if there is no tokenizer, or it is damaged.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Tokenizer> {
         let Some(files) = checkpoint.source().embedded_files()? else {
             return Self::from_folder(&checkpoint.path);
@@ -36,11 +35,11 @@ impl Tokenizer {
         Self::parse(bytes, &checkpoint.path, &TokenizerConfig { json })
     }
 
-    /// Loads the tokenizer of a checkpoint folder: from `tokenizer.json`, or else from
-    /// `vocab.json` and `merges.txt`.
+    /// Loads the tokenizer of a checkpoint folder from `tokenizer.json` or, failing that,
+    /// from `vocab.json` and `merges.txt`.
     ///
     /// # Errors
-    /// Where there is none, or it is damaged.
+    /// Returns an error if there is no tokenizer, or it is damaged.
     pub fn from_folder(folder: &Path) -> Result<Tokenizer> {
         let settings = TokenizerConfig::of(folder)?;
         let json = folder.join("tokenizer.json");
@@ -67,7 +66,7 @@ impl Tokenizer {
         let mut inner = inner.map_err(|e| {
             Error::Input(format!("{}: not a usable tokenizer: {e}", path.display()))
         })?;
-        // Some checkpoints carry truncation or padding from fine-tuning.
+        // Some checkpoints keep truncation or padding settings from fine-tuning.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
         let start = settings.text("bos_token").or_else(|| settings.text("eos_token"));
@@ -75,10 +74,10 @@ impl Tokenizer {
         Ok(Tokenizer { inner, start })
     }
 
-    /// Has text split as transformers' `LlamaTokenizer` does. Since version 5
-    /// it puts a `Metaspace` in place of the normalizer in LLaMA's
-    /// `tokenizer.json`: text that starts with a space gets no second one, and
-    /// unless `legacy`, text after a special token gets none.
+    /// Makes text split as in transformers' `LlamaTokenizer`. Since version 5, that class
+    /// replaces the normalizer in LLaMA's `tokenizer.json` by a `Metaspace`: no second space
+    /// is added to text that starts with one, and none is added after a special token unless
+    /// `legacy`.
     fn split_as_llama(&mut self, settings: &TokenizerConfig) {
         let sentencepiece = json!({"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"},
@@ -96,17 +95,16 @@ impl Tokenizer {
         self.inner.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
     }
 
-    /// GPT-2's byte-level BPE from its two files, as transformers'
-    /// `GPT2Tokenizer` builds it: only the tokens that the configuration names
-    /// are special (OPT: `</s>` and `<pad>`, so that the text `<unk>` is split),
-    /// and the beginning-of-text token comes first where `add_bos_token` says
-    /// so (OPT: `</s>`).
+    /// Builds GPT-2's byte-level BPE from its two files, as transformers' `GPT2Tokenizer`
+    /// does: only the tokens that the configuration names are special (for OPT `</s>` and
+    /// `<pad>`, so that the text `<unk>` is split), and the beginning-of-text token (for OPT
+    /// `</s>`) is prepended if `add_bos_token` is set.
     fn gpt2(vocab: &Path, merges: &Path, mut settings: TokenizerConfig) -> Result<Tokenizer> {
         let ids = read_json(vocab)?;
         let text = std::fs::read_to_string(merges).map_err(|e| Error::io(merges, e))?;
         let merges: Vec<&str> =
             text.lines().filter(|l| !l.is_empty() && !l.starts_with("#version")).collect();
-        // An OPT folder without tokenizer_config.json still is OPT's.
+        // An OPT folder is treated as OPT's even without tokenizer_config.json.
         let opt = ids.get("</s>").and_then(Value::as_u64) == Some(2);
         if opt {
             for (key, token) in
@@ -153,20 +151,20 @@ impl Tokenizer {
         Self::parse(tokenizer.to_string().as_bytes(), vocab, &settings)
     }
 
-    /// Returns the ids of `text`, with the special tokens (such as the beginning of text)
+    /// Returns the ids of `text`, including the special tokens (such as beginning-of-text)
     /// that the tokenizer adds.
     ///
     /// # Errors
-    /// Where the tokenizer cannot encode it.
+    /// Returns an error if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(text, true)
     }
 
-    /// Returns the token that a text may start with (the beginning-of-text token, or
-    /// else the end-of-text token), and the ids of `text` without any special token.
+    /// Returns the token that a text may start with (beginning-of-text or, failing that,
+    /// end-of-text), and the ids of `text` without any special token.
     ///
     /// # Errors
-    /// Where the tokenizer names no such token, or cannot encode the text.
+    /// Returns an error if the tokenizer has no such token, or cannot encode the text.
     pub fn encode_after_start(&self, text: &str) -> Result<(u32, Vec<u32>)> {
         match self.start {
             Some(start) => Ok((start, self.ids(text, false)?)),
@@ -181,7 +179,7 @@ impl Tokenizer {
     }
 }
 
-/// `tokenizer_config.json`, with what only `special_tokens_map.json` says.
+/// `tokenizer_config.json`, completed with settings that only `special_tokens_map.json` has.
 struct TokenizerConfig {
     json: Map<String, Value>,
 }
@@ -208,13 +206,13 @@ impl TokenizerConfig {
         self.get(key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// A token, or another string.
+    /// A setting that is a token or another string.
     fn text(&self, key: &str) -> Option<String> {
         content(self.get(key)?)
     }
 
-    /// Whether transformers reads the folder with its `LlamaTokenizer`. A
-    /// Mistral that names it is read as `tokenizer.json` says.
+    /// Whether transformers reads the folder with its `LlamaTokenizer`. A Mistral model that
+    /// names that class is still read as its `tokenizer.json` says.
     fn is_llama(&self, folder: &Path) -> Result<bool> {
         let class = self.text("tokenizer_class").unwrap_or_default();
         let path = folder.join("config.json");
@@ -223,7 +221,7 @@ impl TokenizerConfig {
         Ok(class.trim_end_matches("Fast") == "LlamaTokenizer" && model == "llama")
     }
 
-    /// The tokens that are never split.
+    /// The special tokens, which are never split.
     fn specials(&self) -> BTreeSet<String> {
         const NAMED: [&str; 7] = [
             "bos_token",
@@ -244,7 +242,8 @@ impl TokenizerConfig {
     }
 }
 
-/// A token as configurations spell it: a string, or an object with its content.
+/// The text of a token, given in the configuration as a string or as an object with its
+/// content.
 fn content(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
 }

@@ -54,7 +54,7 @@ impl<'a> Evaluator<'a> {
         self
     }
 
-    /// Who hears of the progress.
+    /// The observer that receives progress events.
     pub fn observer(mut self, observer: Observer<'a>) -> Self {
         self.observer = observer;
         self

@@ -1,4 +1,4 @@
-//! What a run reads, found by the words that a user has for it.
+//! Finds a run's inputs, models and texts, by the names that a user gives them.
 
 use serde_json::Value;
 use sparsellm_base::{Observer, Result, input_error};
@@ -27,7 +27,7 @@ pub fn open_model(
             "{name}: no such file or folder; give a Hugging Face checkpoint folder, a .gguf file, or a model's id on the hub (org/name)"
         );
     }
-    // A model that nothing can be done with is not worth gigabytes.
+    // Checked before the weights are downloaded: an unsupported model can take gigabytes.
     let accept = |config: &Value, path: &Path| supported_architecture(config, path).map(drop);
     let folder = ranks.rank_zero_first(|| hub.model(name, &accept, observe))?;
     Model::open(&folder)

@@ -127,7 +127,7 @@ impl<'a> Pruner<'a> {
         self
     }
 
-    /// Several settings at once, by their fields' names; nulls are not asked for.
+    /// Several settings at once, by their fields' names.
     pub fn settings(mut self, asked: Map<String, Value>) -> Self {
         self.asked.extend(asked);
         self
@@ -177,7 +177,7 @@ impl<'a> Pruner<'a> {
         self
     }
 
-    /// What becomes of an earlier result or an unfinished run in the output's place.
+    /// What to do with an earlier result or an unfinished run at the output's path.
     pub fn existing(mut self, existing: Existing) -> Self {
         self.existing = existing;
         self
@@ -196,13 +196,13 @@ impl<'a> Pruner<'a> {
         self
     }
 
-    /// Who hears of the progress, and can stop the run.
+    /// The observer that receives progress events; it can stop the run.
     pub fn observer(mut self, observer: Observer<'a>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Also books where the time goes.
+    /// Also records the time that each phase takes in `profile`.
     pub fn profile(mut self, profile: impl Into<Option<&'a Profile>>) -> Self {
         self.profile = profile.into();
         self

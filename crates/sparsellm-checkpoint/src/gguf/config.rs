@@ -1,4 +1,4 @@
-//! The Hugging Face `config.json` that a llama GGUF's metadata amount to.
+//! The Hugging Face `config.json` equivalent to a llama GGUF's metadata.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ impl Gguf {
     /// The model's `config.json`, for `LlamaForCausalLM`.
     ///
     /// # Errors
-    /// If a key is missing or absurd, or the position scaling is not one that
-    /// can be told exactly.
+    /// Returns an error if a key is missing or out of range, or the position scaling cannot
+    /// be recovered exactly.
     pub fn config(&self) -> Result<Value> {
         let (m, d) = (&self.metadata, &self.dimensions);
         let file = &m.file;
@@ -54,7 +54,7 @@ impl Gguf {
         Ok(config)
     }
 
-    /// `rope_scaling`: null, linear from the metadata, or llama3 from the
+    /// `rope_scaling`: null, linear if the metadata say so, or llama3 as recovered from the
     /// table that llama.cpp bakes it into.
     fn rope_scaling(&self, theta: f64) -> Result<Value> {
         let (m, file) = (&self.metadata, &self.metadata.file);

@@ -1,16 +1,16 @@
-//! GGUF's block formats, back to `f32`.
+//! Dequantization of GGUF's block formats to `f32`.
 //!
-//! The arithmetic follows ggml operation by operation (so does gguf-py's
-//! `quants.dequantize`), which makes the results equal to the last bit.
+//! The arithmetic follows ggml operation by operation (as does gguf-py's
+//! `quants.dequantize`), so the results are bit-identical.
 
 use std::fmt;
 
 use half::{bf16, f16};
 
-/// The most elements a block of any format holds.
+/// The largest number of elements in a block of any format.
 const MAX_BLOCK: usize = 256;
 
-/// How a tensor is stored.
+/// The storage format of a tensor.
 #[allow(missing_docs, non_camel_case_types)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -37,8 +37,8 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// The format with ggml's type number `id`; the name of a format that is
-    /// not read otherwise.
+    /// Finds the format with ggml's type number `id`. For a format that is not supported, the
+    /// error is its name.
     pub fn from_id(id: u32) -> Result<Kind, String> {
         Ok(match id {
             0 => Kind::F32,
@@ -114,10 +114,9 @@ fn other_name(id: u32) -> String {
     name.to_owned()
 }
 
-/// Writes elements `first..first + out.len()` of the blocks in `data`.
+/// Dequantizes elements `first..first + out.len()` of the blocks in `data` into `out`.
 ///
-/// Returns `false`, and leaves the rest of `out` alone, if `data` is shorter
-/// than that.
+/// Returns `false`, leaving the rest of `out` unchanged, if `data` is too short.
 #[must_use]
 pub fn dequantize(kind: Kind, data: &[u8], first: usize, out: &mut [f32]) -> bool {
     let (block, bytes) = (kind.block(), kind.bytes());
@@ -142,7 +141,8 @@ pub fn dequantize(kind: Kind, data: &[u8], first: usize, out: &mut [f32]) -> boo
     true
 }
 
-/// One block: `b` is exactly `kind.bytes()` long, `y` exactly `kind.block()`.
+/// Dequantizes one block: `b` has exactly `kind.bytes()` bytes, `y` exactly `kind.block()`
+/// elements.
 fn one_block(kind: Kind, b: &[u8], y: &mut [f32]) {
     match kind {
         Kind::F32 => y[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
@@ -197,7 +197,7 @@ fn fill(y: &mut [f32], value: impl Fn(usize) -> f32) {
     y.iter_mut().enumerate().for_each(|(i, y)| *y = value(i));
 }
 
-/// Quant `i` of 32: the low nibbles come first, then the high ones.
+/// Quant `i` of 32: the low nibbles hold the first 16, the high nibbles the rest.
 fn nibble(quants: &[u8], i: usize) -> u8 {
     if i < 16 { quants[i] & 15 } else { quants[i - 16] >> 4 }
 }
@@ -206,7 +206,7 @@ fn bit(bits: &[u8], i: usize) -> u8 {
     bits[i / 8] >> (i % 8) & 1
 }
 
-/// Sixteen groups of 16: scales and minima in nibbles, two bits a quant.
+/// Sixteen groups of 16: scales and minima in nibbles, two bits per quant.
 fn q2_k(b: &[u8], y: &mut [f32]) {
     let (scales, quants) = (&b[..16], &b[16..80]);
     let (d, minimum) = (half_at(b, 80), half_at(b, 82));
@@ -218,7 +218,7 @@ fn q2_k(b: &[u8], y: &mut [f32]) {
     }
 }
 
-/// Sixteen groups of 16: six-bit scales, two bits a quant and a third in a mask.
+/// Sixteen groups of 16: six-bit scales; two bits per quant, and a third in a mask.
 fn q3_k(b: &[u8], y: &mut [f32]) {
     let (mask, quants, scales) = (&b[..32], &b[32..96], &b[96..108]);
     let d = half_at(b, 108);
@@ -250,7 +250,7 @@ fn k_groups(b: &[u8], scales: &[u8], y: &mut [f32], quant: impl Fn(usize, usize)
     }
 }
 
-/// Sixteen groups of 16: eight-bit scales, six bits a quant.
+/// Sixteen groups of 16: eight-bit scales, six bits per quant.
 fn q6_k(b: &[u8], y: &mut [f32]) {
     let (low, high, scales) = (&b[..128], &b[128..192], &b[192..208]);
     let d = half_at(b, 208);

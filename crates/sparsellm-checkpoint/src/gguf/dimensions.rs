@@ -1,13 +1,13 @@
-//! The sizes that a llama GGUF's metadata give its tensors.
+//! The tensor dimensions given by a llama GGUF's metadata.
 
 use super::metadata::Metadata;
 use super::reader::TensorInfo;
 use sparsellm_base::{Result, input_error};
 
-/// More of anything than a llama has; keeps products of two inside `usize`.
+/// Exceeds every dimension of a real llama, and keeps products of two inside `usize`.
 const MOST: usize = 1 << 28;
 
-/// The sizes that the tensors' shapes follow from.
+/// The dimensions that determine the shapes of the tensors.
 pub(super) struct Dimensions {
     pub layers: usize,
     pub hidden: usize,
@@ -19,7 +19,8 @@ pub(super) struct Dimensions {
 }
 
 impl Dimensions {
-    /// From the metadata, and the vocabulary from the embedding's rows.
+    /// Reads the dimensions from the metadata; the vocabulary size is the embedding's row
+    /// count.
     pub fn read(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Dimensions> {
         let file = &metadata.file;
         match metadata.text("general.architecture")? {

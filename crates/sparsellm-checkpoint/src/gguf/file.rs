@@ -15,7 +15,7 @@ use super::reader::TensorInfo;
 use crate::{Dtype, folder::map_file};
 use sparsellm_base::{Result, input_error};
 
-/// Below this many elements a read isn't worth spreading over threads.
+/// Reads of fewer elements are not worth spreading over threads.
 pub(super) const PARALLEL: usize = 1 << 16;
 
 /// An open GGUF file of a llama model.
@@ -23,11 +23,11 @@ pub(crate) struct Gguf {
     pub(super) metadata: Metadata,
     pub(super) dimensions: Dimensions,
     pub(super) tensors: Vec<Tensor>,
-    /// Position in `tensors` by Hugging Face name.
+    /// Index into `tensors` by Hugging Face name.
     pub(super) index: HashMap<String, usize>,
-    /// The same as a checkpoint has them.
+    /// The same tensors, described as a checkpoint lists them.
     pub(super) infos: BTreeMap<String, crate::TensorInfo>,
-    /// `rope_freqs.weight`: what each frequency is divided by.
+    /// `rope_freqs.weight`: the divisor of each rotary frequency.
     pub(super) rope_factors: Option<Vec<f32>>,
 }
 
@@ -43,9 +43,9 @@ impl Gguf {
     /// Opens and checks the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read, is damaged or cut short, is of another
-    /// architecture than `llama`, lacks a tensor, or stores one in a format
-    /// that isn't read.
+    /// Returns an error if the file cannot be read, is damaged or truncated, has an
+    /// architecture other than `llama`, lacks a tensor, or stores one in an unsupported
+    /// format.
     pub fn open(path: &Path) -> Result<Gguf> {
         let map = map_file(path)?;
         Gguf::parse(path.display().to_string(), map)
@@ -93,10 +93,11 @@ impl Gguf {
         Ok(Gguf { metadata, dimensions, tensors, index, infos, rope_factors })
     }
 
-    /// Dequantises `elements` (flat, row-major) of the tensor `hf_name` into `out`.
+    /// Dequantizes `elements` (flat, row-major) of the tensor `hf_name` into `out`.
     ///
     /// # Errors
-    /// If there is no such tensor, the range leaves it, or `out` has another length.
+    /// Returns an error if there is no such tensor, the range exceeds it, or `out` has
+    /// another length.
     pub fn read_f32(&self, hf_name: &str, elements: Range<usize>, out: &mut [f32]) -> Result<()> {
         let file = &self.metadata.file;
         let Some(tensor) = self.index.get(hf_name).and_then(|at| self.tensors.get(*at)) else {
@@ -132,8 +133,8 @@ impl Gguf {
     }
 }
 
-/// Where llama.cpp put Hugging Face's `row`: it interleaves the two halves of
-/// each query and key head, `h·d + t·d/2 + j  <-  h·d + 2j + t`.
+/// The row of the file that holds Hugging Face's `row`: llama.cpp interleaves the two halves
+/// of each query and key head, `h·d + t·d/2 + j  <-  h·d + 2j + t`.
 fn source_row(row: usize, rows: usize, heads: Option<usize>) -> usize {
     let Some(heads) = heads else { return row };
     let dim = rows / heads;

@@ -1,5 +1,5 @@
-//! Typed look-ups in a GGUF header: a missing key is `None`, a key of another
-//! type than asked for is an error.
+//! Typed look-ups in a GGUF header: a missing key gives `None`, and a value of the wrong type
+//! an error.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Parses the mapped `file`: its metadata, and its tensors.
+    /// Parses the metadata and the tensor descriptions of the mapped `file`.
     pub fn parse(file: String, map: Mmap) -> Result<(Metadata, Vec<TensorInfo>)> {
         let Parsed { values, tensors } = reader::parse(&file, &map)?;
         Ok((Metadata { file, map, values }, tensors))
@@ -26,12 +26,12 @@ impl Metadata {
         input_error!("{}: metadata key `{key}` is not {want}", self.file)
     }
 
-    /// `key`'s value, or an error that names the key.
+    /// Unwraps the value of `key`, or returns an error that names the key.
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| Error::Input(format!("{}: metadata key `{key}` is missing", self.file)))
     }
 
-    /// Text.
+    /// A string.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.values.get(key) {
             None => Ok(None),
@@ -42,7 +42,7 @@ impl Metadata {
         }
     }
 
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     pub fn number(&self, key: &str) -> Result<Option<usize>> {
         let number = match self.values.get(key) {
             None => return Ok(None),
@@ -56,8 +56,8 @@ impl Metadata {
         }
     }
 
-    /// A finite number; an `f32` becomes the `f64` of its shortest decimal, so
-    /// that 1e-5 reads as 1e-5 and not as 9.999999747e-6.
+    /// A finite number. An `f32` is converted through its shortest decimal, so that 1e-5
+    /// reads as 1e-5 and not as 9.999999747e-6.
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         let number = match self.values.get(key) {
             None => return Ok(None),
@@ -73,7 +73,7 @@ impl Metadata {
         }
     }
 
-    /// True or false.
+    /// A boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.values.get(key) {
             None => Ok(None),
@@ -82,7 +82,7 @@ impl Metadata {
         }
     }
 
-    /// An array of texts.
+    /// An array of strings.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
         match self.values.get(key) {
             None => Ok(None),

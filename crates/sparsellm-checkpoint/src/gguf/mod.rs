@@ -1,10 +1,10 @@
-//! A single `.gguf` file of the `llama` architecture, seen as the Hugging Face
-//! checkpoint it was converted from: its `config.json`, its tensors under
-//! their Hugging Face names and in their row order, its tokenizer.
+//! A single `.gguf` file of the `llama` architecture, presented as the Hugging Face
+//! checkpoint it was converted from: with its `config.json`, its tokenizer, and its tensors
+//! under their Hugging Face names and in their original row order.
 //!
-//! The file is mapped, not read: a tensor is dequantised when it is asked for.
-//! Nothing in the file is trusted; a file that opens has every tensor a llama
-//! of its configuration needs, in the right shape and inside the file.
+//! The file is mapped, and a tensor is dequantized only when it is requested. Nothing in the
+//! file is trusted: once it has been opened, every tensor that a llama of its configuration
+//! needs is present, has the right shape and lies inside the file.
 
 mod config;
 mod dequantize;

@@ -1,15 +1,15 @@
-//! From llama.cpp's tensor names to Hugging Face's, with the shape each must have.
+//! Maps llama.cpp's tensor names to Hugging Face's, with the shape that each must have.
 
 use super::dimensions::Dimensions;
 
-/// What a tensor of a llama model is.
+/// The role of a tensor in a llama model.
 #[derive(Debug, PartialEq)]
 pub(super) struct Role {
-    /// Its name in a Hugging Face checkpoint.
+    /// The tensor's name in a Hugging Face checkpoint.
     pub name: String,
-    /// Its row-major shape.
+    /// The tensor's row-major shape.
     pub shape: Vec<usize>,
-    /// Heads whose rows llama.cpp interleaved (query and key projections).
+    /// Number of heads whose rows llama.cpp interleaved (query and key projections only).
     pub heads: Option<usize>,
 }
 
@@ -26,12 +26,12 @@ const LAYER: [(&str, &str); 9] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// Tables that follow from the configuration; no part of the weights.
+/// Whether the tensor is a table computed from the configuration, and so not a weight.
 pub(super) fn is_derived(name: &str) -> bool {
     name == "rope_freqs.weight" || name.ends_with(".attn_rot_embd.weight")
 }
 
-/// The role of llama.cpp's tensor `name`; `None` if a dense llama has none such.
+/// The role of llama.cpp's tensor `name`; `None` if a dense llama has no such tensor.
 pub(super) fn role(name: &str, d: &Dimensions) -> Option<Role> {
     let stem = name.strip_suffix(".weight")?;
     let outer = |name: &str, shape: &[usize]| {
@@ -59,7 +59,7 @@ pub(super) fn role(name: &str, d: &Dimensions) -> Option<Role> {
     Some(Role { name: format!("model.layers.{layer}.{hf}.weight"), shape, heads })
 }
 
-/// The Hugging Face names that a model of `layers` layers cannot do without.
+/// The Hugging Face names that a model of `layers` layers must have.
 pub(super) fn required(layers: usize) -> impl Iterator<Item = String> {
     let outer = ["model.embed_tokens.weight", "model.norm.weight"].map(str::to_owned);
     outer.into_iter().chain((0..layers).flat_map(|layer| {

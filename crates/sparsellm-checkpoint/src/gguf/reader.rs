@@ -10,14 +10,14 @@ use std::ops::Range;
 use super::dequantize::Kind;
 use sparsellm_base::{Error, Result, input_error};
 
-/// More metadata keys, or more tensors, than any model has.
+/// More metadata keys or tensors than any model has.
 const MAX_ENTRIES: u64 = 1 << 17;
 /// Longer than any key or tensor name; the format's own limit.
 const MAX_NAME: usize = 65_535;
-/// Arrays of arrays may nest this deep.
+/// The maximum nesting depth of arrays.
 const MAX_DEPTH: u32 = 4;
 
-/// A metadata value; texts and arrays are byte ranges of the file.
+/// A metadata value; strings and arrays are kept as byte ranges of the file.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Unsigned(u64),
@@ -29,18 +29,18 @@ pub(super) enum Value {
     Array { kind: u32, count: usize, bytes: Range<usize> },
 }
 
-/// One tensor as the header describes it, its data checked to lie in the file.
+/// A tensor as described by the header; its data were checked to lie in the file.
 #[derive(Debug, Clone)]
 pub(super) struct TensorInfo {
     pub name: String,
     /// Row-major shape (GGUF's own order reversed).
     pub shape: Vec<usize>,
     pub kind: Kind,
-    /// Where its blocks are in the file.
+    /// The byte range of its blocks in the file.
     pub bytes: Range<usize>,
 }
 
-/// What precedes the data.
+/// The contents of the header, which precedes the data.
 pub(super) struct Parsed {
     pub values: HashMap<String, Value>,
     pub tensors: Vec<TensorInfo>,
@@ -114,7 +114,7 @@ fn no_overlap(file: &str, tensors: &[TensorInfo]) -> Result<()> {
     Ok(())
 }
 
-/// A place in the file, from which checked reads are made.
+/// A position in the file for bounds-checked reads.
 pub(super) struct Cursor<'a> {
     pub file: &'a str,
     pub bytes: &'a [u8],
@@ -156,7 +156,8 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// How many entries of at least `smallest` bytes follow.
+    /// Reads a count of entries, and checks that this many of at least `smallest` bytes can
+    /// follow.
     fn entries(&mut self, what: &str, smallest: usize) -> Result<usize> {
         let count = self.u64(what)?;
         if count > MAX_ENTRIES || count > (self.remaining() / smallest) as u64 {
@@ -165,7 +166,7 @@ impl<'a> Cursor<'a> {
         Ok(count as usize)
     }
 
-    /// The byte range of a length-prefixed string.
+    /// Reads a length-prefixed string, and returns its byte range.
     fn string(&mut self, what: &str) -> Result<Range<usize>> {
         let length = self.u64(what)?;
         let slice = self.take(length, what)?;
@@ -205,7 +206,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Steps over an array, checking that all of it is there.
+    /// Skips an array, checking that all of it is present.
     fn skip_array(&mut self, key: &str, depth: u32) -> Result<Value> {
         if depth >= MAX_DEPTH {
             return input_error!("{}: `{key}` nests arrays deeper than {MAX_DEPTH}", self.file);
@@ -231,7 +232,7 @@ impl<'a> Cursor<'a> {
         Ok(Value::Array { kind, count: count as usize, bytes: start..self.at })
     }
 
-    /// A tensor description; its byte range is still relative to the data.
+    /// Reads a tensor description; its byte range is still relative to the data section.
     fn tensor(&mut self, number: usize, alignment: u64) -> Result<TensorInfo> {
         let file = self.file;
         let name = self.name(&format!("tensor {number}"))?.to_owned();
@@ -272,7 +273,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The fewest bytes one value of `kind` takes.
+/// The smallest number of bytes that a value of `kind` can take.
 pub(super) fn size_of_value(kind: u32) -> Option<usize> {
     match kind {
         0 | 1 | 7 => Some(1),
@@ -284,7 +285,7 @@ pub(super) fn size_of_value(kind: u32) -> Option<usize> {
     }
 }
 
-/// The text in `range` of the file.
+/// Decodes the text in `range` of the file.
 pub(super) fn text<'a>(
     file: &str,
     bytes: &'a [u8],
@@ -297,7 +298,7 @@ pub(super) fn text<'a>(
     }
 }
 
-/// The texts of an array of strings whose data is `range` of the file.
+/// Decodes an array of strings whose data occupy `range` of the file.
 pub(super) fn texts<'a>(
     file: &'a str,
     bytes: &'a [u8],

@@ -1,4 +1,4 @@
-//! A GGUF as a checkpoint's tensors.
+//! A GGUF file as a source of checkpoint tensors.
 
 use super::file::Gguf;
 use crate::{EmbeddedFiles, TensorInfo, TensorSource, folder::release};
@@ -14,7 +14,7 @@ impl TensorSource for Gguf {
         self.read_f32(name, range, out)
     }
 
-    /// Always `None`: what is stored is quantised, and written as f16.
+    /// Always `None`: the stored form is quantized, and the output is written as f16.
     fn bytes(&self, _: &str) -> Option<Cow<'_, [u8]>> {
         None
     }

@@ -1,4 +1,4 @@
-//! The fixtures of tools/fixtures/gguf.py, whole, and damaged in every way.
+//! Reads the fixtures made by tools/fixtures/gguf.py, both intact and damaged in many ways.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ fn parse(bytes: &[u8]) -> Result<Gguf> {
     Gguf::parse("model.gguf".to_owned(), map.make_read_only().expect("a map"))
 }
 
-/// `bytes` with the only `from` replaced by `to`, of the same length.
+/// Replaces the only occurrence of `from` in `bytes` by `to`, which has the same length.
 fn patched(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut places = bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from);
@@ -133,7 +133,7 @@ fn config_has_llama3_scaling_back() {
 
 #[test]
 fn llama_3_2_scales_by_32() {
-    // Llama 3.2 1B: heads of 64; its middle frequencies blend.
+    // Llama 3.2 1B: the head dimension is 64, and the middle frequencies are blended.
     let table: Vec<f32> = (0..32)
         .map(|i| {
             let wavelength = std::f64::consts::TAU * 500_000f64.powf(f64::from(i) / 32.0);
@@ -210,7 +210,7 @@ fn complaints_name_what_is_wrong() {
     assert!(complaint(&other).contains("IQ4_XS"));
 }
 
-/// Whatever the damage, an answer or an error: no panic, nothing unbounded.
+/// Any damage must give a value or an error: no panic, and no unbounded time or memory.
 fn survives(bytes: &[u8]) {
     let Ok(gguf) = parse(bytes) else { return };
     let _ = gguf.config();
@@ -274,7 +274,7 @@ fn announced_sizes_allocate_nothing() {
     for count in [u64::MAX, 1 << 40, 1 << 16] {
         assert!(parse(&header([count, 0], &[0; 64])).is_err());
         assert!(parse(&header([0, count], &[0; 64])).is_err());
-        // A key of that length; then an array of that many strings, u64s, arrays.
+        // A key of that length, then an array of that many strings, u64s or arrays.
         assert!(parse(&header([0, 1], &count.to_le_bytes())).is_err());
         for kind in [8u8, 9, 10] {
             let mut rest = b"\x01\0\0\0\0\0\0\0k\x09\0\0\0".to_vec();
@@ -284,7 +284,7 @@ fn announced_sizes_allocate_nothing() {
             assert!(parse(&header([0, 1], &rest)).is_err());
         }
     }
-    // Arrays of one array, thousands deep.
+    // Arrays of one array each, nested thousands deep.
     let mut rest = b"\x01\0\0\0\0\0\0\0k\x09\0\0\0".to_vec();
     (0..100_000).for_each(|_| rest.extend(b"\x09\0\0\0\x01\0\0\0\0\0\0\0"));
     assert!(complaint(&header([0, 1], &rest)).contains("deeper"));

@@ -1,4 +1,4 @@
-//! The tokenizer in a GGUF file's metadata, as the files that Hugging Face's
+//! Converts the tokenizer in a GGUF file's metadata into the files that Hugging Face's
 //! libraries load: `tokenizer.json` and `tokenizer_config.json`.
 
 use serde_json::{Value, json};
@@ -7,12 +7,12 @@ use super::file::Gguf;
 use super::vocabulary::{Vocabulary, byte_level, sentence_piece};
 use sparsellm_base::{Error, Result, input_error};
 
-/// `tokenizer.ggml.token_type`: part of no text, and matched whole.
+/// A `tokenizer.ggml.token_type`: not part of any text, and matched as a whole.
 const CONTROL: i32 = 3;
-/// `tokenizer.ggml.token_type`: text, but matched whole.
+/// A `tokenizer.ggml.token_type`: part of the text, but matched as a whole.
 const USER_DEFINED: i32 = 4;
 
-/// The ids of the tokens with a part to play.
+/// The ids of the tokens with a special role.
 #[derive(Clone, Copy)]
 pub(super) struct SpecialIds {
     pub bos: Option<usize>,
@@ -22,8 +22,8 @@ pub(super) struct SpecialIds {
 }
 
 impl Gguf {
-    /// The ids the metadata give; those of LLaMA's own tokenizer where a
-    /// SentencePiece vocabulary comes without, as llama.cpp has it.
+    /// The ids that the metadata give. A SentencePiece vocabulary without any gets those of
+    /// LLaMA's own tokenizer, as in llama.cpp.
     pub(super) fn special_ids(&self) -> Result<SpecialIds> {
         let m = &self.metadata;
         let llama = m.text("tokenizer.ggml.model")? == Some("llama");
@@ -45,12 +45,12 @@ impl Gguf {
         })
     }
 
-    /// Name and content of the tokenizer's files.
+    /// Returns the name and the contents of each tokenizer file.
     ///
     /// # Errors
-    /// If the metadata hold no tokenizer, one of another kind than byte-level
-    /// BPE and SentencePiece BPE, one with an unknown pre-tokenizer, or parts
-    /// that do not fit together.
+    /// Returns an error if the metadata hold no tokenizer, one that is neither byte-level BPE
+    /// nor SentencePiece BPE, one with an unknown pre-tokenizer, or parts that contradict
+    /// each other.
     pub fn tokenizer_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let m = &self.metadata;
         let file = &m.file;
@@ -99,7 +99,7 @@ impl Gguf {
     }
 }
 
-/// The tokens, and which of them play which part.
+/// The tokens, with their special roles.
 struct Named<'a> {
     tokens: &'a [&'a str],
     ids: SpecialIds,
@@ -112,7 +112,7 @@ impl<'a> Named<'a> {
         self.tokens.get(id?).copied()
     }
 
-    /// The post-processor that adds the beginning and the end of the text.
+    /// The post-processor that adds the beginning-of-text and end-of-text tokens.
     fn template(&self) -> Value {
         let bos = self.token(self.ids.bos).filter(|_| self.add_bos);
         let eos = self.token(self.ids.eos).filter(|_| self.add_eos);

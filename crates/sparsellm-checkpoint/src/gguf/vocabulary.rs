@@ -1,4 +1,4 @@
-//! The two kinds of tokenizer a llama GGUF carries, in `tokenizer.json`'s terms.
+//! The two kinds of tokenizer in llama GGUF files, in the terms of `tokenizer.json`.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::metadata::Metadata;
 use sparsellm_base::{Result, input_error};
 
-/// Longer pieces are never learnt, so no merges are sought for them.
+/// Longer pieces are never learnt, so no merges are searched for them.
 const LONGEST_PIECE: usize = 1024;
 
 /// The parts of `tokenizer.json` that depend on the kind of tokenizer.
@@ -17,7 +17,7 @@ pub(super) struct Vocabulary {
     pub pre_tokenizer: Value,
     pub decoder: Value,
     pub model: Value,
-    /// Whether a text begins with BOS where the metadata don't say.
+    /// Whether a text begins with BOS if the metadata do not say.
     pub adds_bos: bool,
 }
 
@@ -25,9 +25,9 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Byte-level BPE (GPT-2's kind). `tokenizer.ggml.pre` names how text is cut
-/// before the merges, which the file itself does not hold; the defaults for
-/// BOS and for whole words are llama.cpp's.
+/// Byte-level BPE, as in GPT-2. `tokenizer.ggml.pre` only names the rule by which text is
+/// split before merging; the rule itself is not in the file. The defaults for BOS and for
+/// whole words are llama.cpp's.
 pub(super) fn byte_level(m: &Metadata, tokens: &[&str]) -> Result<Vocabulary> {
     let bytes = |regex: bool| {
         json!({
@@ -78,8 +78,8 @@ pub(super) fn byte_level(m: &Metadata, tokens: &[&str]) -> Result<Vocabulary> {
     })
 }
 
-/// SentencePiece's BPE (LLaMA 1 and 2, Mistral): pieces with scores, bytes to
-/// fall back on, and a space set before the text.
+/// SentencePiece's BPE (LLaMA 1 and 2, Mistral): pieces with scores, fallback to bytes, and a
+/// space prepended to the text.
 pub(super) fn sentence_piece(
     m: &Metadata,
     tokens: &[&str],
@@ -133,8 +133,8 @@ fn explicit_merges(m: &Metadata) -> Result<Vec<(&str, &str)>> {
     Ok(pairs)
 }
 
-/// The merges that a vocabulary with scores amounts to: each way to make a
-/// piece from two others, the best piece first, as Hugging Face derives them.
+/// Derives the merges implied by a vocabulary with scores, as Hugging Face does: every way to
+/// make a piece from two others, best-scored piece first.
 fn merges_from_scores<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<(&'a str, &'a str)> {
     let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, t)| (*t, id)).collect();
     let mut merges = Vec::new();
@@ -151,7 +151,7 @@ fn merges_from_scores<'a>(tokens: &[&'a str], scores: &[f32]) -> Vec<(&'a str, &
     merges.into_iter().map(|(.., left, right)| (left, right)).collect()
 }
 
-/// The BPE model, with `settings` over the defaults.
+/// Builds the BPE model; `settings` override the defaults.
 fn model(tokens: &[&str], merges: &[(&str, &str)], settings: Value) -> Value {
     let vocab: Map<String, Value> =
         tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();

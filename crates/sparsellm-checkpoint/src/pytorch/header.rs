@@ -10,7 +10,7 @@ use crate::folder_entry::Entry;
 use sparsellm_base::{Error, Result};
 use std::{collections::HashSet, path::Path};
 
-/// Finds the tensors of a file, in the order of its state dict.
+/// Lists the tensors of a file, in the order of its state dict.
 pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
     let entries = entries(bytes);
     entries.map_err(|what| Error::Input(format!("{}: {what}", path.display())))
@@ -21,7 +21,7 @@ fn entries(bytes: &[u8]) -> Step<Vec<Entry>> {
     let Some(pickle) = archive.entry("data.pkl") else {
         return Err("a zip file without torch.save's data.pkl".into());
     };
-    // Without the entry (torch before 2.1) it is little-endian.
+    // Files without this entry (torch before 2.1) are little-endian.
     match archive.entry("byteorder") {
         None | Some(b"little") => {}
         Some(order) => {

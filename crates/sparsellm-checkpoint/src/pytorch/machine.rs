@@ -1,5 +1,5 @@
-//! Interprets the pickle of a state dict. Nothing is executed: an instruction
-//! does no more than put values of [`Value`]'s few kinds together.
+//! Interprets the pickle of a state dict. Nothing is executed: instructions only assemble
+//! values of the few kinds in [`Value`].
 
 use super::{
     cursor::{Cursor, Step, shown, size},
@@ -10,10 +10,10 @@ use super::{
 };
 use std::collections::HashMap;
 
-/// Far more instructions (at some 30 a tensor) than any model's file has. Each
-/// makes at most one value or memo entry, so this bounds the memory as well.
+/// Far more instructions (about 30 per tensor) than any model's file has. Each creates at
+/// most one value or memo entry, so this bounds the memory as well.
 const MOST_INSTRUCTIONS: usize = 1 << 22;
-/// `torch.save` calls its storages by number.
+/// The maximum length of a storage key; `torch.save` uses small numbers as keys.
 const LONGEST_KEY: usize = 32;
 
 /// A named tensor of the state dict.
@@ -29,7 +29,7 @@ struct Machine<'a, 'b> {
     tensors: Vec<Tensor>,
 }
 
-/// The tensors of the state dict that `pickle`, the archive's `data.pkl`, holds.
+/// Returns the tensors of the state dict in `pickle`, the archive's `data.pkl`.
 pub(super) fn run<'a>(archive: &Archive<'a>, pickle: &'a [u8]) -> Step<Vec<Named<'a>>> {
     let mut machine = Machine {
         archive,
@@ -51,7 +51,7 @@ pub(super) fn run<'a>(archive: &Archive<'a>, pickle: &'a [u8]) -> Step<Vec<Named
 }
 
 impl<'a> Machine<'a, '_> {
-    /// Carries out one instruction; true once it was the last.
+    /// Executes one instruction; returns true after the last one.
     fn step(&mut self) -> Step<bool> {
         let at = self.code.at();
         let code = self.code.u8()?;
@@ -102,7 +102,7 @@ impl<'a> Machine<'a, '_> {
         Ok(false)
     }
 
-    /// Pushes an int, which is one of three sizes or says its own.
+    /// Pushes an int, which has one of three fixed sizes or is prefixed by its length.
     fn int(&mut self, code: u8) -> Step<()> {
         let n = match code {
             op::BININT => self.code.i32()?.into(),
@@ -117,7 +117,7 @@ impl<'a> Machine<'a, '_> {
     fn long(&mut self) -> Step<i64> {
         let n = usize::from(self.code.u8()?);
         let bytes = self.code.take(n)?;
-        // Two's complement, little-endian; none at all is zero.
+        // Little-endian two's complement; no bytes at all mean zero.
         let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
         let mut full = [fill; 8];
         let low = full.get_mut(..n).ok_or_else(|| format!("an int of {n} bytes"))?;
@@ -125,7 +125,7 @@ impl<'a> Machine<'a, '_> {
         Ok(i64::from_le_bytes(full))
     }
 
-    /// Pushes a text, whose length is a byte or four.
+    /// Pushes a string, whose length is stored in one byte or four.
     fn text(&mut self, code: u8) -> Step<()> {
         let n = match code {
             op::SHORT_BINUNICODE => self.code.u8()?.into(),
@@ -136,7 +136,8 @@ impl<'a> Machine<'a, '_> {
         Ok(())
     }
 
-    /// Pushes a tuple of no values, of one to three, or of those down to the mark.
+    /// Pushes a tuple: empty, of the top one to three values, or of all values above the
+    /// mark.
     fn tuple(&mut self, code: u8) -> Step<()> {
         let values = match code {
             op::EMPTY_TUPLE => Vec::new(),
@@ -154,7 +155,7 @@ impl<'a> Machine<'a, '_> {
         self.dicts.push(Vec::new());
     }
 
-    /// Sets keys and values in the dict on top.
+    /// Adds keys and values to the dict on top of the stack.
     fn set_items(&mut self, values: &[Value<'a>]) -> Step<()> {
         let (pairs, []) = values.as_chunks::<2>() else {
             return Err("a key without a value".into());
@@ -169,7 +170,7 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// Keeps the value on top in the memo.
+    /// Stores the top value in the memo.
     fn put(&mut self, code: u8) -> Step<()> {
         let n = match code {
             op::BINPUT => self.code.u8()?.into(),
@@ -181,7 +182,7 @@ impl<'a> Machine<'a, '_> {
         Ok(())
     }
 
-    /// Pushes a value of the memo.
+    /// Pushes a value from the memo.
     fn get(&mut self, code: u8) -> Step<()> {
         let n = match code {
             op::BINGET => self.code.u8()?.into(),
@@ -192,7 +193,7 @@ impl<'a> Machine<'a, '_> {
         Ok(())
     }
 
-    /// Pushes a class, named in the code or on the stack.
+    /// Pushes a class, which is named in the code or on the stack.
     fn class(&mut self, code: u8) -> Step<()> {
         let (module, name) = if code == op::GLOBAL {
             (self.code.line()?, self.code.line()?)
@@ -217,7 +218,7 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// The storage that the persistent id on the stack stands for.
+    /// Resolves the persistent id on top of the stack to its storage.
     fn storage(&mut self) -> Step<Storage> {
         let id = self.stack.pop()?;
         let &[Value::Text("storage"), class, Value::Text(key), Value::Text(_), elements] =
@@ -244,7 +245,8 @@ impl<'a> Machine<'a, '_> {
         Ok(Storage { dtype, size, start: bytes.start, elements })
     }
 
-    /// Stands for calling the function below the top with the arguments on top.
+    /// Replaces the function below the top and its arguments on top by the result of the
+    /// call.
     fn reduce(&mut self) -> Step<()> {
         let (arguments, function) = (self.stack.pop()?, self.stack.pop()?);
         match (function, self.values(arguments)?) {
@@ -261,7 +263,7 @@ impl<'a> Machine<'a, '_> {
                     ref metadata @ ..,
                 ],
             ) => {
-                // A seventh argument can say that the values are to be negated.
+                // A seventh argument can request that the values be negated.
                 let plain = match *metadata {
                     [] | [Value::None] => true,
                     [Value::Dict(i)] => self.dicts.get(i).is_some_and(Vec::is_empty),
@@ -294,7 +296,7 @@ impl<'a> Machine<'a, '_> {
         Ok(())
     }
 
-    /// The tensor being built, for an error: its key lies below it.
+    /// Names the tensor being built, for error messages: its key lies below it on the stack.
     fn whose(&self) -> String {
         match self.stack.top() {
             Ok(Value::Text(name)) => format!("tensor {}: ", shown(name)),
@@ -302,7 +304,7 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// An attribute of an OrderedDict: only `_metadata`, which is ignored.
+    /// Sets an attribute of an OrderedDict: only `_metadata` is allowed, and it is ignored.
     fn build(&mut self) -> Step<()> {
         let (state, object) = (self.stack.pop()?, self.stack.top()?);
         let pairs = match (object, state) {
@@ -318,7 +320,7 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// What STOP leaves: a dict of tensors.
+    /// The result that STOP leaves: a dict of tensors.
     fn result(mut self) -> Step<Vec<Named<'a>>> {
         let root = self.stack.pop()?;
         let Value::Dict(i) = root else {

@@ -1,6 +1,6 @@
-//! PyTorch's `pytorch_model.bin` (`torch.save`'s zip format), read without
-//! executing anything: the pickle inside is interpreted by a machine that knows
-//! only what a state dict of tensors is made of, and refuses the rest by name.
+//! PyTorch's `pytorch_model.bin` (the zip format of `torch.save`), read without executing
+//! anything: the pickle inside is interpreted by a machine that knows only the instructions
+//! that a state dict of tensors needs, and rejects any other by name.
 
 mod cursor;
 mod header;

@@ -1,5 +1,5 @@
-//! The pickle instructions that `torch.save` writes for a state dict, and the
-//! names of all others, for the error that refuses them.
+//! The pickle instructions that `torch.save` writes for a state dict, and the names of all
+//! others for the error message that rejects them.
 
 pub(super) const MARK: u8 = b'(';
 pub(super) const STOP: u8 = b'.';

@@ -2,26 +2,26 @@
 
 use super::{cursor::Step, value::Value};
 
-/// Values, and the marks below which nothing can be reached.
+/// The values, and the marks below which values are out of reach.
 #[derive(Default)]
 pub(super) struct Stack<'a> {
     values: Vec<Value<'a>>,
-    /// Heights at each MARK.
+    /// The height of the stack at each MARK.
     marks: Vec<usize>,
 }
 
 impl<'a> Stack<'a> {
-    /// Puts a value on top.
+    /// Pushes a value.
     pub fn push(&mut self, value: Value<'a>) {
         self.values.push(value);
     }
 
-    /// Marks the height.
+    /// Sets a mark at the current height.
     pub fn mark(&mut self) {
         self.marks.push(self.values.len());
     }
 
-    /// How many values are within reach, above the last mark.
+    /// The number of values within reach, above the last mark.
     fn reach(&self) -> usize {
         self.values.len().saturating_sub(self.marks.last().copied().unwrap_or(0))
     }
@@ -32,14 +32,14 @@ impl<'a> Stack<'a> {
         top.copied().ok_or_else(|| "the stack is empty".into())
     }
 
-    /// Takes the top value off.
+    /// Pops the top value.
     pub fn pop(&mut self) -> Step<Value<'a>> {
         let top = self.top()?;
         self.values.pop();
         Ok(top)
     }
 
-    /// Takes the top `n` values off.
+    /// Pops the top `n` values.
     pub fn pop_many(&mut self, n: usize) -> Step<Vec<Value<'a>>> {
         if n > self.reach() {
             return Err("the stack has too few values".into());
@@ -47,7 +47,7 @@ impl<'a> Stack<'a> {
         Ok(self.values.split_off(self.values.len() - n))
     }
 
-    /// Takes off all values above the last mark, and the mark.
+    /// Pops all values above the last mark, and the mark itself.
     pub fn pop_mark(&mut self) -> Step<Vec<Value<'a>>> {
         let mark = self.marks.pop().ok_or("there is no MARK")?;
         Ok(self.values.split_off(mark.min(self.values.len())))

@@ -1,9 +1,10 @@
-//! Row-major reading of tensors that are stored in another order.
+//! Reads tensors that are stored in another order as row-major.
 
 use std::ops::Range;
 
-/// Elements `range`, counted row-major, of a tensor whose elements of `size`
-/// bytes lie `strides` apart in `bytes` (an [`Entry`](crate::folder_entry::Entry)'s).
+/// Collects elements `range`, counted in row-major order, of a tensor whose elements of
+/// `size` bytes lie `strides` apart in `bytes` (the bytes of an
+/// [`Entry`](crate::folder_entry::Entry)).
 pub(crate) fn gather(
     bytes: &[u8],
     size: usize,
@@ -12,7 +13,7 @@ pub(crate) fn gather(
     range: Range<usize>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(range.len() * size);
-    // The first element's index in each dimension, and where it lies.
+    // The first element's index in each dimension, and its offset.
     let mut index = vec![0; shape.len()];
     let mut rest = range.start;
     for (i, &d) in index.iter_mut().zip(shape).rev() {

@@ -1,4 +1,4 @@
-//! The reader against torch's own files, and against hostile ones.
+//! Tests the reader on files written by torch and on hostile files.
 
 mod build;
 
@@ -27,7 +27,7 @@ fn size(dtype: Dtype) -> usize {
     }
 }
 
-/// All elements, row-major; panics where an entry breaks what it promises.
+/// All elements in row-major order; panics if an entry violates its guarantees.
 fn elements(bytes: &[u8], entry: &Entry) -> Vec<u8> {
     let (stored, size) = (&bytes[entry.bytes.clone()], size(entry.dtype));
     let len = entry.shape.iter().product::<usize>();
@@ -121,7 +121,8 @@ fn damaged_files_never_panic() {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (seed >> 33) as usize % n
         };
-        // The pickle leads the file, the directory ends it; flip all of both.
+        // The pickle is at the start of the file, the directory at its end; flip every byte
+        // of both.
         let ends = (0..6000).chain(length - 5000..length);
         let flips: Vec<_> = ends.map(|at| vec![at]).collect();
         let anywhere = (0..3000).map(|_| (0..random(4) + 1).map(|_| random(length)).collect());

@@ -1,11 +1,11 @@
-//! What the pickle of a state dict can hold.
+//! The values that the pickle of a state dict can hold.
 
 use super::cursor::{Step, shown};
 use crate::Dtype;
 use std::ops::Range;
 
-/// A value on the machine's stack. Containers are places in the machine's
-/// lists, so that a value is small, copied freely and never nested.
+/// A value on the machine's stack. Containers are indices into the machine's lists, so that a
+/// value is small, `Copy` and never nested.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     None,
@@ -14,16 +14,16 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// Start and end in the machine's `items`.
     Tuple(usize, usize),
-    /// Place in the machine's `dicts`.
+    /// Index into the machine's `dicts`.
     Dict(usize),
     Class(Class),
     Storage(Storage),
-    /// Place in the machine's `tensors`.
+    /// Index into the machine's `tensors`.
     Tensor(usize),
 }
 
 impl Value<'_> {
-    /// What it is, for an error message.
+    /// A description of the kind of value, for error messages.
     pub fn kind(self) -> &'static str {
         match self {
             Value::None => "None",
@@ -45,7 +45,7 @@ pub(super) struct Storage {
     pub dtype: Dtype,
     /// Bytes per element.
     pub size: usize,
-    /// Its first byte in the file; it was checked to fit.
+    /// Offset of its first byte in the file; the whole storage was checked to fit.
     pub start: usize,
     /// Number of elements.
     pub elements: usize,
@@ -62,7 +62,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class of that name, where it is one of those.
+    /// Finds the class of that name, if it is one of these.
     pub fn find(module: &str, name: &str) -> Step<Class> {
         use ::safetensors::Dtype as Other;
         let other = |dtype, size| Class::Storage(Dtype::Other(dtype), size);
@@ -91,7 +91,7 @@ impl Class {
     }
 }
 
-/// A tensor: what it is and where its elements lie in the file.
+/// A tensor's type and shape, and where its elements lie in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     pub dtype: Dtype,
@@ -100,11 +100,11 @@ pub(super) struct Tensor {
     pub strides: Option<Vec<usize>>,
 }
 
-/// More dimensions than any weight has; keeps what a tensor costs bounded.
+/// More dimensions than any weight has, which bounds the cost of a tensor.
 const MOST_DIMENSIONS: usize = 8;
 
 impl Tensor {
-    /// The view of `storage` that begins at element `offset`, if it stays inside.
+    /// The view of `storage` that begins at element `offset`, provided that it stays inside.
     pub fn view(
         storage: Storage,
         offset: Value,
@@ -121,7 +121,7 @@ impl Tensor {
         let offset = number(offset, "offset")?;
         let shape = shape.iter().map(|&v| number(v, "shape")).collect::<Step<Vec<_>>>()?;
         let strides = strides.iter().map(|&v| number(v, "strides"));
-        // A dimension of one never steps, so that its stride may be anything.
+        // A dimension of one never advances, so its stride may be anything.
         let step = |(&d, stride): (&usize, Step<usize>)| Ok(if d == 1 { 0 } else { stride? });
         let strides = shape.iter().zip(strides).map(step).collect::<Step<Vec<_>>>()?;
         let outside = || {
@@ -149,7 +149,7 @@ impl Tensor {
     }
 }
 
-/// Whether elements follow each other, those of one left out.
+/// Whether the elements are contiguous in row-major order; dimensions of one do not matter.
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     let mut step = 1usize;
     shape.iter().zip(strides).rev().filter(|&(&d, _)| d != 1).all(|(&d, &stride)| {
@@ -159,7 +159,7 @@ fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     })
 }
 
-/// A count: an int, not negative.
+/// Converts a non-negative integer.
 pub(super) fn number(value: Value, what: &str) -> Step<usize> {
     match value {
         Value::Int(n) => usize::try_from(n).map_err(|_| format!("{n} in its {what} is no count")),

@@ -1,7 +1,7 @@
-//! The zip container of `torch.save`: where each stored entry's bytes lie.
-//! Only the central directory is trusted for sizes, as zip readers do, and
-//! every entry's local header must agree with it on name and method. CRCs are
-//! not checked: torch can write files without them.
+//! The zip container of `torch.save`: where the bytes of each stored entry lie. As in other
+//! zip readers, sizes are taken from the central directory only, and the local header of
+//! every entry must agree with it on name and method. CRCs are not checked, because torch can
+//! write files without them.
 
 use super::cursor::{Cursor, Step, shown, size};
 use std::{collections::HashMap, ops::Range};
@@ -13,13 +13,13 @@ const END64: &[u8] = b"PK\x06\x06";
 const LOCATOR64: &[u8] = b"PK\x06\x07";
 const END_LENGTH: usize = 22;
 const LOCATOR64_LENGTH: usize = 20;
-/// What files from before torch 1.6 begin with: a pickled magic number.
+/// The first bytes of files from before torch 1.6: a pickled magic number.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 
-/// The entries of the archive's one folder.
+/// The entries of the archive, which all lie in one folder.
 pub(super) struct Archive<'a> {
     bytes: &'a [u8],
-    /// By name inside the folder (`data.pkl`, `data/0`): the bytes' place in the file.
+    /// The byte range of each entry, by its name inside the folder (`data.pkl`, `data/0`).
     entries: HashMap<&'a str, Range<usize>>,
 }
 
@@ -43,12 +43,12 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// Where an entry's bytes lie.
+    /// The byte range of an entry.
     pub fn range(&self, name: &str) -> Option<Range<usize>> {
         self.entries.get(name).cloned()
     }
 
-    /// An entry's bytes.
+    /// The bytes of an entry.
     pub fn entry(&self, name: &str) -> Option<&'a [u8]> {
         self.bytes.get(self.range(name)?)
     }
@@ -56,7 +56,7 @@ impl<'a> Archive<'a> {
 
 fn read(bytes: &[u8]) -> Step<Archive<'_>> {
     let directory = find_directory(bytes)?;
-    // What is stored lies before the directory.
+    // Stored entries precede the directory.
     let stored = bytes.get(..directory.start).ok_or("its directory lies outside it")?;
     let listed = bytes.get(..directory.end).ok_or("its directory lies outside it")?;
     let mut cursor = Cursor::new(listed, directory.start)?;
@@ -64,7 +64,7 @@ fn read(bytes: &[u8]) -> Step<Archive<'_>> {
     while cursor.at() < directory.end {
         let (name, range) = entry(&mut cursor, stored)?;
         let (folder, inside) = name.split_once('/').unwrap_or(("", name));
-        // As torch does: the first entry's folder is the archive's.
+        // As in torch, the folder of the first entry is the archive's.
         if *root.get_or_insert(folder) == folder && entries.insert(inside, range).is_some() {
             return Err(format!("entry {} is in it twice", shown(name)));
         }
@@ -72,7 +72,7 @@ fn read(bytes: &[u8]) -> Step<Archive<'_>> {
     Ok(Archive { bytes, entries })
 }
 
-/// The central directory's place, from the record at the end of the file.
+/// Locates the central directory from the record at the end of the file.
 fn find_directory(bytes: &[u8]) -> Step<Range<usize>> {
     let missing = "the zip directory at its end is missing";
     let last = bytes.len().checked_sub(END_LENGTH).ok_or(missing)?;
@@ -104,7 +104,8 @@ fn find_directory(bytes: &[u8]) -> Step<Range<usize>> {
     Ok(start..stop.ok_or("its directory lies outside it")?)
 }
 
-/// The same from the zip64 record at `at`: length, start, and what it ends before.
+/// Does the same from the zip64 record at `at`: length, start, and an offset
+/// that the directory must not reach beyond.
 fn find_directory64(bytes: &[u8], at: usize) -> Step<(u64, u64, usize)> {
     let mut cursor = Cursor::new(bytes, at)?;
     if cursor.take(4)? != END64 {
@@ -118,7 +119,7 @@ fn find_directory64(bytes: &[u8], at: usize) -> Step<(u64, u64, usize)> {
     Ok((cursor.u64()?, cursor.u64()?, at))
 }
 
-/// One central directory entry: its name and where its bytes lie in `stored`.
+/// Reads one central directory entry: its name and the range of its bytes in `stored`.
 fn entry<'a>(cursor: &mut Cursor<'a>, stored: &[u8]) -> Step<(&'a str, Range<usize>)> {
     let begins = cursor.at();
     if cursor.take(4)? != CENTRAL {
@@ -154,7 +155,7 @@ fn entry<'a>(cursor: &mut Cursor<'a>, stored: &[u8]) -> Step<(&'a str, Range<usi
     Ok((name, start..local.at()))
 }
 
-/// Sizes and offset in full: those that are all ones are in the zip64 field.
+/// Completes sizes and offset: those with all bits set are stored in the zip64 field.
 fn zip64(mut extra: &[u8], values: [u32; 3]) -> Step<[u64; 3]> {
     let mut full = values.map(u64::from);
     if !values.contains(&u32::MAX) {

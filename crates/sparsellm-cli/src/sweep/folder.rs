@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a sweep's folder holds of finished work, one file a run.
+/// The subfolder that holds the results of finished runs, one file each.
 const DONE: &str = "runs";
 
 /// A sweep's output folder.
@@ -59,7 +59,8 @@ impl Folder {
         made.map_err(|e| Error::io(&self.0, e))
     }
 
-    /// What was found out before under this digest, or is now; and which.
+    /// Reads the result stored under this digest, or else calls `find_out` and stores what it
+    /// returns. The flag is true if the result was stored before.
     pub fn recall<T: Serialize + DeserializeOwned>(
         &self,
         digest: &str,

@@ -25,7 +25,7 @@ const OWN: [&str; 10] = [
     "version",
 ];
 
-/// More runs than this are a mistake, and would take the memory before the year.
+/// The most runs that a recipe may ask for. More are a mistake, and would exhaust the memory.
 const MOST_RUNS: usize = 4096;
 
 /// A recipe, as its file has it.

@@ -62,8 +62,8 @@ pub fn run(args: &args::Sweep, context: &Context) -> Result<()> {
     }
 }
 
-/// Opens every model, with its runs, and looks at every run's settings, so that
-/// a mistake in the last line of a recipe does not show after a night.
+/// Opens every model, with its runs, and checks every run's settings first, so that a mistake
+/// in the last line of a recipe shows at once and not after hours of work.
 fn open<'a>(cells: &'a [Cell], context: &Context) -> Result<Vec<(Model, &'a [Cell])>> {
     let of_one_model = cells.chunk_by(|a, b| a.args.model == b.args.model);
     of_one_model

@@ -136,7 +136,7 @@ impl Subject {
     }
 }
 
-/// What of the settings decides a result: all of them, and the exact sparsity.
+/// The part of a result's identity that settings decide: all of them, and the exact sparsity.
 fn identity(settings: &Settings) -> (serde_json::Value, String) {
     let exact = match settings.pattern {
         Pattern::Unstructured(rho) => rho.to_string(),

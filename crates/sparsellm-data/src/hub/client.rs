@@ -1,4 +1,4 @@
-//! The hub: what a user asks of it.
+//! The user-facing interface to the hub.
 
 use super::{
     download,
@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What tells a checkpoint folder's model and tokenizer, besides the weights.
+/// The files besides the weights that define a checkpoint folder's model and tokenizer.
 const COMPANIONS: [&str; 10] = [
     "config.json",
     "generation_config.json",
@@ -27,10 +27,10 @@ const COMPANIONS: [&str; 10] = [
     "tokenizer.model",
     "chat_template.jinja",
 ];
-/// How the names of licences and the like begin, in lower case.
+/// Lower-case prefixes of the names of licences and similar notices.
 const NOTICES: [&str; 5] = ["licen", "readme", "notice", "use_policy", "use-policy"];
 
-/// The hub, and the cache of what came from it.
+/// The hub, and the local cache of files downloaded from it.
 pub struct Hub {
     remote: Remote,
     cache: Cache,
@@ -38,10 +38,10 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Makes the hub that the environment describes, as for Python's `huggingface_hub`:
-    /// `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (or `$HF_HOME/token`)
-    /// and `HF_HUB_OFFLINE`. `offline` forbids all network access whatever that
-    /// says. This touches neither the network nor the cache.
+    /// Creates the hub that the environment describes, as for Python's `huggingface_hub`:
+    /// `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (or `$HF_HOME/token`) and
+    /// `HF_HUB_OFFLINE`. `offline` forbids all network access regardless of the environment.
+    /// This touches neither the network nor the cache.
     pub fn from_env(offline: bool) -> Hub {
         let home = folder("HF_HOME").unwrap_or_else(|| {
             let cache = folder("XDG_CACHE_HOME")
@@ -64,17 +64,17 @@ impl Hub {
         }
     }
 
-    /// Returns the folder of the model `id` (`org/name`, with `@revision` at will), with
-    /// everything in it that a checkpoint needs, and downloads what the cache lacks.
-    /// `accept` is given the contents and the path of a `config.json` that the hub has,
-    /// before any weights are fetched: a model that nothing can be done with is not
-    /// worth gigabytes. `observe` hears how far the downloads are.
+    /// Returns the folder of the model `id` (`org/name`, optionally with `@revision`), with
+    /// everything that a checkpoint needs, downloading what the cache lacks. Before any
+    /// weights are fetched, `accept` is called with the contents and the path of the hub's
+    /// `config.json`, so that an unsupported model is rejected before gigabytes are
+    /// downloaded. `observe` is told of the progress.
     ///
     /// # Errors
-    /// Where the hub refuses it or has no such model, what arrives is not what
-    /// the hub announced, or there is no network and the cache lacks a file; and the
-    /// errors of `accept` and `observe`. What has arrived by then is kept, and a later
-    /// call goes on from there.
+    /// Returns an error if the hub refuses access or has no such model, if the data differ
+    /// from what the hub announced, or if there is no network and the cache lacks a file; and
+    /// any error of `accept` and `observe`. What has arrived by then is kept, and a later
+    /// call resumes from there.
     pub fn model(
         &self,
         id: &str,
@@ -88,7 +88,7 @@ impl Hub {
         let listing = match self.remote.listing(&repo) {
             Ok(listing) => listing,
             Err(Failure::Refused(error)) => return Err(error),
-            // No network is no obstacle to what is here already.
+            // Without a network, use what is already in the cache.
             Err(Failure::Passing(error)) => {
                 let Ok(folder) = self.cached_model(&repo) else { return Err(error) };
                 observe.notify(Event::Warning(format!(
@@ -115,7 +115,7 @@ impl Hub {
                 PYTORCH.single
             );
         };
-        // One commit throughout, even where the branch moves on meanwhile.
+        // Use one commit throughout, even if the branch moves on meanwhile.
         let pinned = repo.at(&listing.commit);
         let mut fetch = |file: &str| self.fetch(&pinned, file, observe);
         let config = fetch("config.json")?;
@@ -130,16 +130,17 @@ impl Hub {
                 fetch(&shard)?;
             }
         }
-        // Last, so that what the branch is said to be is always complete.
+        // Do this last, so that the commit recorded for the branch is always complete.
         self.remember(&repo, &listing.commit, "config.json")?;
         Ok(config.parent().map(Path::to_path_buf).unwrap_or_default())
     }
 
-    /// Lists the paths of all files in the data set `id`; offline, of those in the cache.
+    /// Lists the paths of all files in the data set `id`; offline, only of those in the
+    /// cache.
     ///
     /// # Errors
-    /// Where the hub refuses it, has no such data set, or cannot be reached; offline,
-    /// where the cache holds nothing of it.
+    /// Returns an error if the hub refuses access, has no such data set, or cannot be
+    /// reached; offline, if the cache holds nothing of it.
     pub fn dataset_files(&self, id: &str) -> Result<Vec<String>> {
         let repo = Repo::parse(id, RepoType::Dataset)?;
         if !self.offline {
@@ -155,11 +156,11 @@ impl Hub {
         }
     }
 
-    /// Returns the path of the file at `path` in the data set `id`, downloaded if the
+    /// Returns the path of the file at `path` in the data set `id`, downloading it if the
     /// cache lacks it.
     ///
     /// # Errors
-    /// As [`Hub::model`].
+    /// Fails as [`Hub::model`] does.
     pub fn dataset_file(&self, id: &str, path: &str, observe: &mut Observer) -> Result<PathBuf> {
         let repo = Repo::parse(id, RepoType::Dataset)?;
         if !stays_inside(path) {
@@ -188,7 +189,7 @@ impl Hub {
         Ok(file)
     }
 
-    /// A file of a repository pinned to a commit.
+    /// Fetches a file of a repository pinned to a commit.
     fn fetch(&self, repo: &Repo, file: &str, observe: &mut Observer) -> Result<PathBuf> {
         if let Some(path) = self.cached(repo, file) {
             return Ok(path);
@@ -206,8 +207,8 @@ impl Hub {
         Some(cache.pointer_path(&repo.revision).join(file)).filter(|path| path.exists())
     }
 
-    /// Notes which commit the branch or tag is at. (A cache that knows it, which
-    /// may be read-only, is left alone.)
+    /// Records the commit that the branch or tag points to. A cache that already has it is
+    /// left alone, since it may be read-only.
     fn remember(&self, repo: &Repo, commit: &str, file: &str) -> Result<()> {
         let known = self.cached(repo, file);
         if repo.revision == commit || known == self.cached(&repo.at(commit), file) {
@@ -217,7 +218,7 @@ impl Hub {
         cache.create_ref(commit).map_err(|e| Error::io(self.folder(repo).join("refs"), e))
     }
 
-    /// The model's folder where the cache holds all its weights.
+    /// The model's folder, if the cache holds all its weights.
     fn cached_model(&self, repo: &Repo) -> Result<PathBuf> {
         let Some(config) = self.cached(repo, "config.json") else {
             return Err(self.not_cached(repo));
@@ -259,7 +260,7 @@ impl Hub {
     }
 }
 
-/// An environment variable that is set to something.
+/// The value of an environment variable, if it is set and not empty.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|v| v.trim().to_string()).filter(|v| !v.is_empty())
 }
@@ -274,7 +275,7 @@ fn is_companion(file: &str) -> bool {
         || !file.contains(['/', '\\']) && NOTICES.iter().any(|start| lower.starts_with(start))
 }
 
-/// The paths of all files under `folder`, sorted.
+/// Collects the paths of all files under `folder`, sorted.
 fn walk(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(folder)
         .and_then(|entries| entries.collect())

@@ -1,5 +1,5 @@
-//! One file from the hub into the cache: resumed where an earlier attempt ended,
-//! and under its final name only once its hash is right.
+//! Downloads a file from the hub into the cache. A download resumes where an earlier attempt
+//! ended, and the file gets its final name only once its hash has been verified.
 
 use super::{
     id::Repo,
@@ -18,14 +18,14 @@ use std::{
     time::Duration,
 };
 
-/// Attempts in a row that may bring nothing.
+/// How many consecutive attempts may make no progress.
 const ATTEMPTS: u32 = 5;
-/// The pause after the first of them; it doubles.
+/// The pause after the first such attempt; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(250);
 const BUFFER: usize = 1 << 17;
 
-/// Brings a file of a repository pinned to a commit into the cache. Returns its
-/// path in the snapshot.
+/// Downloads a file of a repository, pinned to a commit, into the cache. Returns its path in
+/// the snapshot.
 pub(super) fn file(
     remote: &Remote,
     cache: &Cache,
@@ -78,7 +78,7 @@ fn lock(path: &Path, file: &str, observe: &mut Observer) -> Result<File> {
     Ok(lock)
 }
 
-/// Goes on with `partial` until it has `size` bytes.
+/// Continues to fill `partial` until it has `size` bytes.
 fn receive(
     remote: &Remote,
     repo: &Repo,
@@ -99,7 +99,8 @@ fn receive(
             Err(Failure::Passing(error)) => error,
             Ok((body, start)) => {
                 if start != done {
-                    // The server begins anew (or elsewhere, which the hash will tell).
+                    // The server starts over, or elsewhere, which the hash check will
+                    // reveal.
                     out.set_len(0).map_err(fail)?;
                     done = 0;
                 }
@@ -133,7 +134,7 @@ fn receive(
     out.sync_all().map_err(fail)
 }
 
-/// The hash of a file, of the kind that was announced.
+/// Computes the hash of a file, of the same kind as the announced one.
 fn hash(path: &Path, announced: &Announced) -> io::Result<String> {
     fn of<D: Digest + Write>(mut hasher: D, path: &Path) -> io::Result<String> {
         io::copy(&mut File::open(path)?, &mut hasher)?;
@@ -141,13 +142,13 @@ fn hash(path: &Path, announced: &Announced) -> io::Result<String> {
     }
     match announced.etag.len() {
         64 => of(Sha256::new(), path),
-        // Git's id of the file.
+        // The file's Git blob id.
         _ => of(Sha1::new_with_prefix(format!("blob {}\0", announced.size)), path),
     }
 }
 
-/// Makes `snapshot` lead to `blob`: by a relative link, or where the file system
-/// has none by moving it, both as Python's `huggingface_hub` does.
+/// Makes the path `snapshot` lead to `blob`, as Python's `huggingface_hub` does: by a
+/// relative link, or by moving the file if the file system has no links.
 fn link(blob: &Path, snapshot: &Path) -> Result<()> {
     let fail = |e| Error::io(snapshot, e);
     if fs::symlink_metadata(snapshot).is_ok() {
@@ -162,7 +163,7 @@ fn link(blob: &Path, snapshot: &Path) -> Result<()> {
     fs::rename(blob, snapshot).map_err(fail)
 }
 
-/// The way from the folder of `from` to `to`, by their common ancestor.
+/// The relative path from the folder of `from` to `to`, through their common ancestor.
 #[cfg(unix)]
 fn relative(to: &Path, from: &Path) -> Option<PathBuf> {
     let folder = from.parent()?;

@@ -1,20 +1,20 @@
-//! Ids of models and data sets on the hub: `org/name` or `name`, and `@revision`.
+//! Ids of models and data sets on the hub: `org/name` or `name`, optionally with `@revision`.
 
 use hf_hub::RepoType;
 use sparsellm_base::{Result, usage_error};
 use std::path::{Component, Path};
 
-/// Names that end so are files, never ids.
+/// Names with these endings are files, never ids.
 const FILE_EXTENSIONS: [&str; 9] =
     [".gguf", ".safetensors", ".bin", ".json", ".jsonl", ".txt", ".raw", ".npy", ".parquet"];
 
-/// Whether `text` reads as a hub id (`org/name` or `name`, with `@revision` at
-/// will) and there is nothing at that path.
+/// Whether `text` has the form of a hub id (`org/name` or `name`, optionally with
+/// `@revision`) and nothing exists at that path.
 pub fn is_id(text: &str) -> bool {
     parts(text).is_some() && !Path::new(text).exists()
 }
 
-/// The id and the revision in `id@revision`.
+/// Splits `id@revision` into id and revision.
 fn parts(text: &str) -> Option<(&str, &str)> {
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
     let plain = |name: &str, also: &str| {
@@ -59,7 +59,7 @@ impl Repo {
     }
 }
 
-/// Whether a path in a repository leads nowhere outside it.
+/// Whether a path in a repository stays inside it.
 pub(super) fn stays_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some()

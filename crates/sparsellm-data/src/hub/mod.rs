@@ -1,5 +1,5 @@
-//! Models and data sets by id from the Hugging Face hub, in the cache that
-//! Python's `huggingface_hub` keeps: what either has downloaded, both find.
+//! Models and data sets by id from the Hugging Face hub, in the cache of Python's
+//! `huggingface_hub`: each finds what the other has downloaded.
 //!
 //! ```no_run
 //! use sparsellm_base::Observer;

@@ -1,5 +1,5 @@
-//! Requests to the hub: what a repository holds, what a file must be, its bytes.
-//! The token goes to the hub's own host and to no other.
+//! Requests to the hub: the contents of a repository, the expected properties of a file, and
+//! its bytes. The token is sent to the hub's own host only.
 
 use super::id::{Repo, stays_inside};
 use hf_hub::RepoType;
@@ -13,20 +13,20 @@ use ureq::{
 };
 
 const HUGGING_FACE: &str = "https://huggingface.co";
-/// Seconds without a sign of the other side after which it is given up.
+/// How long the server may stay silent before a request is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 const REDIRECTS: usize = 10;
-/// The listing of a repository with a million files is smaller.
+/// The maximum size of a listing; a repository with a million files stays below it.
 const LARGEST_LISTING: u64 = 256 << 20;
-/// What may stand in a path as it is.
+/// The characters that must be escaped in a path.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Why a request gave nothing.
+/// Why a request failed.
 pub(super) enum Failure {
-    /// Another attempt may do: no network, a busy server.
+    /// Another attempt may succeed: no network, or a busy server.
     Passing(Error),
-    /// Nor will another attempt.
+    /// Another attempt would fail, too.
     Refused(Error),
 }
 
@@ -45,17 +45,17 @@ impl From<Failure> for Error {
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// What a repository holds.
+/// The contents of a repository.
 pub(super) struct Listing {
     pub commit: String,
-    /// The files' paths; none leads outside.
+    /// The files' paths; none leads outside the repository.
     pub files: Vec<String>,
 }
 
-/// What the hub says a file is.
+/// What the hub announces about a file.
 pub(super) struct Announced {
     pub commit: String,
-    /// SHA-256 of a large file, Git's SHA-1 of another; the name of its blob.
+    /// The SHA-256 of a large file or Git's SHA-1 of any other; it also names the blob.
     pub etag: String,
     pub size: u64,
 }
@@ -82,7 +82,7 @@ impl Remote {
         Remote { agent, endpoint: endpoint.trim_end_matches('/').into(), token }
     }
 
-    /// The repository's files, and the commit its revision is at.
+    /// Lists the repository's files, and the commit that its revision points to.
     pub fn listing(&self, repo: &Repo) -> Result<Listing> {
         let url = format!("{}/api/{}", self.endpoint, repo.hub().api_url());
         let (mut response, _) = self.get(repo, "", url, 0)?;
@@ -99,12 +99,12 @@ impl Remote {
         Ok(Listing { commit: commit.into(), files })
     }
 
-    /// What a file of the repository must be.
+    /// Asks what size and hash a file of the repository must have.
     pub fn announced(&self, repo: &Repo, file: &str) -> Result<Announced> {
         let mut url = self.file_url(repo, file);
         let (mut commit, mut etag, mut size) = (None, None, None);
-        // The hub says it where it redirects to the storage, or before or after
-        // a redirect within itself.
+        // The hub announces it in the response that redirects to the storage, which may come
+        // before or after redirects within the hub.
         for _ in 0..REDIRECTS {
             let response = self.call(repo, "HEAD", &url, 0)?;
             self.check(repo, file, &url, &response)?;
@@ -129,8 +129,8 @@ impl Remote {
         Err(self.no_hub(&format!("it does not say what {file} must be")))
     }
 
-    /// The bytes of a file from `start` on, and where they begin: at 0 where the
-    /// server will not begin elsewhere.
+    /// The bytes of a file from `start` on, and the offset at which they really begin: 0 if
+    /// the server cannot start elsewhere.
     pub fn bytes(&self, repo: &Repo, file: &str, start: u64) -> Result<(impl Read + use<>, u64)> {
         let (response, start) = self.get(repo, file, self.file_url(repo, file), start)?;
         Ok((response.into_body().into_reader(), start))
@@ -141,7 +141,7 @@ impl Remote {
         format!("{}/{}/resolve/{}/{file}", self.endpoint, hub.url(), hub.url_revision())
     }
 
-    /// A GET through all redirects.
+    /// Sends a GET request and follows all redirects.
     fn get(
         &self,
         repo: &Repo,
@@ -166,7 +166,7 @@ impl Remote {
         Err(self.no_hub("it redirects without end"))
     }
 
-    /// One request.
+    /// Sends a single request.
     fn call(&self, repo: &Repo, method: &str, url: &str, start: u64) -> Result<Response<Body>> {
         let mut request = Request::builder().method(method).uri(url);
         if start > 0 {
@@ -184,12 +184,12 @@ impl Remote {
         self.agent.run(request).map_err(|e| self.unreachable(repo, &e))
     }
 
-    /// Whether the hub itself is at `url`, and not a storage it redirects to.
+    /// Whether `url` is on the hub itself rather than on a storage host it redirects to.
     fn is_own(&self, url: &str) -> bool {
         origin(url) == origin(&self.endpoint)
     }
 
-    /// Turns a refusal into words.
+    /// Converts an error response into a message.
     fn check(&self, repo: &Repo, file: &str, url: &str, response: &Response<Body>) -> Result<()> {
         let (status, id, revision) = (response.status(), &repo.id, &repo.revision);
         if status.is_success() || status.is_redirection() {
@@ -205,7 +205,8 @@ impl Remote {
             _ => ("data set", "datasets/"),
         };
         let code = header(response, "x-error-code").unwrap_or_default();
-        // To whom it does not know, the hub answers 401 for what does not exist.
+        // To unauthenticated clients, the hub answers 401 for a repository that does not
+        // exist.
         let unknown = code == "RepoNotFound" || (status == 404 && file.is_empty());
         Err(Failure::Refused(Error::Input(match (status.as_u16(), &self.token) {
             _ if code == "RevisionNotFound" => {
@@ -246,12 +247,12 @@ impl Remote {
     }
 }
 
-/// Whether `text` is the id of a commit.
+/// Whether `text` is a commit id.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hash(text)
 }
 
-/// Whether `text` is a SHA-1 or SHA-256, and so a name that is safe for a file.
+/// Whether `text` is a SHA-1 or SHA-256 in hexadecimal, and so a safe file name.
 fn is_hash(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
@@ -261,13 +262,13 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-/// Scheme and host of a URL.
+/// The scheme and the host of a URL.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     &url[..url[host..].find('/').map_or(url.len(), |at| host + at)]
 }
 
-/// Where a redirect from `url` to `location` leads.
+/// Resolves the `location` of a redirect from `url`.
 fn target(url: &str, location: &str) -> String {
     if location.contains("://") {
         location.into()

@@ -1,7 +1,6 @@
-//! The structures of a parquet file's footer and page headers, as parquet.thrift
-//! has them.
+//! The structures of a parquet file's footer and page headers, as defined in parquet.thrift.
 
-/// What a field holds.
+/// The type of a field.
 pub enum Kind {
     Bool,
     Byte,
@@ -14,7 +13,7 @@ pub enum Kind {
     Struct(Fields),
 }
 
-/// A structure's fields by their numbers. One that is not here may hold anything.
+/// A structure's fields, by number. Fields that are not listed may hold anything.
 pub type Fields = &'static [(i64, Kind)];
 
 use Kind::*;
@@ -41,7 +40,7 @@ pub const PAGE_HEADER: Fields = &[
     // data_page_header
     (5, Struct(&[(1, I32), (2, I32), (3, I32), (4, I32), (5, Struct(STATISTICS))])),
     (6, Struct(NONE)), // index_page_header
-    // dictionary_page_header: its number of values first
+    // dictionary_page_header, which starts with its number of values
     (7, Struct(&[(1, I32), (2, I32), (3, Bool)])),
     // data_page_header_v2
     (

@@ -1,4 +1,4 @@
-//! Parquet files, by the `parquet` crate.
+//! Parquet files, read with the `parquet` crate.
 
 mod layout;
 mod pages;

@@ -1,6 +1,6 @@
-//! What a parquet file's footer and pages claim to hold, looked at before the
-//! `parquet` crate takes time and memory for it: that takes what a header says, and
-//! unpacks gzip without any bound.
+//! Checks what a parquet file's footer and pages claim to hold before the `parquet` crate
+//! spends time and memory on it: the crate trusts the headers, and unpacks gzip without any
+//! bound.
 
 use super::{
     layout::{FILE_META_DATA, PAGE_HEADER},
@@ -13,8 +13,8 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom},
 };
 
-/// Fails on a column chunk with a page that would take more than `most` bytes, or
-/// whose dictionary says it has more values than bytes.
+/// Returns an error if a page of the column chunk would take more than `most` bytes, or its
+/// dictionary claims more values than bytes.
 pub fn check(file: &File, column: &ColumnChunkMetaData, most: u64) -> Result<(), String> {
     let damaged = |e: io::Error| format!("a page is damaged: {e}");
     let (start, length) = column.byte_range();
@@ -47,7 +47,7 @@ pub fn check(file: &File, column: &ColumnChunkMetaData, most: u64) -> Result<(),
     Ok(())
 }
 
-/// Fails unless the footer is laid out as one.
+/// Returns an error unless the footer has the expected layout.
 pub fn check_footer(mut file: &File) -> Result<(), String> {
     let damaged = |e: io::Error| format!("its footer is damaged: {e}");
     let size = file.metadata().map_err(damaged)?.len();
@@ -63,12 +63,12 @@ pub fn check_footer(mut file: &File) -> Result<(), String> {
     thrift.structure(FILE_META_DATA, &mut |_, _| {}).map_err(damaged)
 }
 
-/// What a page's header says.
+/// The contents of a page header.
 #[derive(Default)]
 struct Page {
     unpacked: i64,
     packed: i64,
-    /// The values of a dictionary.
+    /// The number of values in a dictionary page.
     dictionary: Option<i64>,
 }
 

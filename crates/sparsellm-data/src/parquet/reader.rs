@@ -1,4 +1,4 @@
-//! A file's rows.
+//! Reads the rows of a parquet file.
 
 use super::pages;
 use ::parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
@@ -6,8 +6,7 @@ use serde_json::Value;
 use sparsellm_base::{Error, Result, panics::catch};
 use std::{fs::File, path::Path};
 
-/// A file's rows in order, or what is wrong with one; no page may hold more than
-/// `most` bytes.
+/// The file's rows in order, or the error in one; no page may hold more than `most` bytes.
 pub(crate) fn values(
     path: &Path,
     most: u64,

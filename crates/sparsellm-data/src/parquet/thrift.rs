@@ -1,31 +1,31 @@
-//! Thrift's compact protocol, as far as parquet goes, held to a layout. The
-//! `parquet` crate takes each field for what the layout says, whatever kind the
-//! file says it is, and walks over what it does not know for as long as the file
-//! says, even where that is 2^31 elements of no bytes. What passes here it reads as
-//! it was read here, in time that its bytes bound.
+//! Validates Thrift's compact protocol, as far as parquet uses it, against a layout. The
+//! `parquet` crate reads each field as the layout's type, whatever type the file states, and
+//! skips unknown fields for as long as the file says, even if that is 2^31 elements of no
+//! bytes. Data that pass this check are read by the crate as they were here, in time bounded
+//! by their size.
 
 use super::layout::{Fields, Kind};
 use std::io::{self, Read, Take};
 
-/// Structures and lists within one another: a footer has eight levels.
+/// The maximum nesting of structures and lists; a footer has eight levels.
 const DEEPEST: usize = 16;
 
 /// A structure being read.
 pub struct Thrift<R> {
-    /// What is left.
+    /// The bytes not read yet.
     pub left: Take<R>,
-    /// The numbers of the fields that it is in.
+    /// The field numbers that lead to the current structure.
     path: Vec<i64>,
 }
 
 impl<R: Read> Thrift<R> {
-    /// A structure that lies in these bytes.
+    /// Prepares to read a structure from these bytes.
     pub fn new(left: Take<R>) -> Self {
         Thrift { left, path: Vec::new() }
     }
 
-    /// Reads a structure; `see` is told each whole number of a field in `fields`,
-    /// with the numbers of the fields that lead to it.
+    /// Reads a structure. `see` is called with each integer field listed in `fields`, and the
+    /// field numbers that lead to it.
     pub fn structure(
         &mut self,
         fields: Fields,
@@ -48,7 +48,7 @@ impl<R: Read> Thrift<R> {
         if self.path.len() < DEEPEST { Ok(()) } else { bad("its header is too deep") }
     }
 
-    /// A value whose kind is known.
+    /// Reads a value of known type.
     fn known(
         &mut self,
         wire: u8,
@@ -78,7 +78,7 @@ impl<R: Read> Thrift<R> {
         }
     }
 
-    /// A value of any kind.
+    /// Skips a value of any type.
     fn skip(&mut self, wire: u8) -> io::Result<()> {
         self.deeper()?;
         match wire {
@@ -101,14 +101,14 @@ impl<R: Read> Thrift<R> {
             }
             12 => self.structure(&[], &mut |_, _| {}),
             13 => self.bytes(16),
-            // Maps: parquet has none.
+            // Maps are not used in parquet.
             _ => bad("its header has a field of an unknown kind"),
         }
     }
 
-    /// The kind and number of a list's elements. Each takes a byte at least: those
-    /// of truth values, which the crate walks over as if they took none, are
-    /// refused.
+    /// Reads the type and the number of a list's elements. Each element must take at least
+    /// one byte, so lists of booleans are rejected: the crate skips those as if they took
+    /// none.
     fn list(&mut self) -> io::Result<(u8, u64)> {
         let byte = self.byte()?;
         let (wire, count) = (byte & 0x0f, u64::from(byte >> 4));
@@ -144,14 +144,14 @@ impl<R: Read> Thrift<R> {
         bad("a number is too long")
     }
 
-    /// A whole number, in zigzag.
+    /// Reads a zigzag-encoded integer.
     fn integer(&mut self) -> io::Result<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// The next field's kind, and its number, which follows `id`; `None` at the end.
-    /// Fields come in order, each once, and their numbers in the short form where
+    /// Reads the next field's type and its number, which must follow `id`; `None` at the end.
+    /// Fields must be in order, at most once each, and use the short form of the number where
     /// there is one.
     fn field(&mut self, id: &mut i64) -> io::Result<Option<u8>> {
         let byte = self.byte()?;

@@ -38,7 +38,8 @@ struct Llama {
     mlp_bias: bool,
 }
 
-/// No head is wider; what claims to be would take the memory before it is found out.
+/// The widest head that is accepted. A configuration that claims a wider one is corrupt, and
+/// would exhaust the memory before that showed.
 const WIDEST_HEAD: usize = 1 << 16;
 
 impl Llama {

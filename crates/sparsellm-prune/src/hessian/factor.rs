@@ -19,7 +19,7 @@ use std::ops::Range;
 /// How often the damping is raised tenfold before a factorisation gives up.
 const ATTEMPTS: usize = 8;
 
-/// Rows that one task factors, or solves for, at a time.
+/// The number of rows that one task factors, or solves for, at a time.
 fn block(d: usize) -> usize {
     d.div_ceil(12).next_multiple_of(32).clamp(32, 256)
 }
@@ -83,8 +83,8 @@ fn cholesky(mut a: Vec<f32>, d: usize, ranks: &dyn Communicator) -> Option<Vec<f
     Some(a)
 }
 
-/// The blocks of `size` rows that make up `rows`; `cols` tells the columns of those
-/// that end at a row.
+/// Splits `rows` into blocks of `size` rows. `cols` maps the row at which a block ends to the
+/// block's columns.
 fn blocks(rows: usize, size: usize, cols: impl Fn(usize) -> Range<usize>) -> Vec<Block> {
     let block = |first: usize| {
         let end = (first + size).min(rows);
@@ -93,8 +93,8 @@ fn blocks(rows: usize, size: usize, cols: impl Fn(usize) -> Range<usize>) -> Vec
     (0..rows).step_by(size).map(block).collect()
 }
 
-/// Factors the n×n block at column `start` of the `rows` it lies in, on the rank
-/// that has made it, for all.
+/// Factors the n×n block at column `start` of the `rows` that contain it. The rank that computed
+/// the block factors it and sends the result to all ranks.
 fn factor_block(
     rows: &mut [f32],
     start: usize,
@@ -197,8 +197,8 @@ pub struct InverseFactor {
     pub u: Matrix,
     /// Features that are zero on every token (`H_jj = 0`).
     pub dead: Vec<bool>,
-    /// The relative damping used; more than asked for where the Hessian would
-    /// not factor otherwise.
+    /// The relative damping used: more than requested if the Hessian could not be
+    /// factored otherwise.
     pub damping: f32,
     /// `mean(diag H)`: the damping in H's own units is `damping·mean`.
     pub mean: f32,

@@ -1,14 +1,14 @@
-//! Matrices whose parts the ranks have made, put together.
+//! Assembles matrices whose parts were computed by different ranks.
 
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use std::ops::Range;
 
-/// Values that are gathered at once.
+/// The number of values gathered at once.
 const PIECE: usize = 1 << 22;
 
-/// Rows that a rank has at least, if any: a product with one row adds in another
-/// order than the same row among others.
+/// The fewest rows that a rank gets, unless it gets none. A product with a single row sums in
+/// a different order than the same row among others, which would change the result.
 const LEAST: usize = 16;
 
 /// A rank's rows of a matrix.
@@ -23,8 +23,8 @@ pub fn rows_of(ranks: &dyn Communicator, rows: usize) -> Range<usize> {
     rows_of_rank(ranks, rows, ranks.rank())
 }
 
-/// Lets `body` change this rank's rows of `w`, and then gives all ranks all rows;
-/// `body` is told which rows it has.
+/// Calls `body` to change this rank's rows of `w`, then distributes all rows to all ranks.
+/// `body` also receives the range of its rows.
 pub fn on_rows<R>(
     ranks: &dyn Communicator,
     w: &mut Matrix,

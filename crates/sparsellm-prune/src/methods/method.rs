@@ -1,9 +1,9 @@
-//! What a pruning method is.
+//! The interface of a pruning method.
 
 use crate::{Problem, Selection, Settings};
 use sparsellm_tensor::Matrix;
 
-/// What a method must know of a linear's inputs X.
+/// The statistics of a linear's inputs `X: [tokens, d_in]` that a method requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing.
@@ -14,17 +14,18 @@ pub enum Needs {
     Gram,
 }
 
-/// What is known of the inputs X of a linear.
+/// The statistics of a linear's inputs `X: [tokens, d_in]`, as its method receives them.
 pub struct Inputs<'a> {
     /// `‖X_j‖²` per feature, `[d_in]`; empty where the method needs nothing.
     pub squared_norms: &'a [f32],
-    /// The Hessian, made ready, where there is one.
+    /// The prepared Hessian; present only for [`Needs::Gram`].
     pub problem: Option<&'a Problem<'a>>,
-    /// `W H` of the weights before, where the problem has an H.
+    /// `W H` for the weights before pruning; present if the problem keeps H (ADMM, refit).
     pub products: Option<&'a Matrix>,
 }
 
-/// A pruning method: a file that implements this, and a line in the registry.
+/// A pruning method. A built-in one is a file that implements this trait and a line in the
+/// registry.
 ///
 /// ```
 /// use sparsellm_prune::{Selection, methods::{Inputs, Method}};
@@ -46,30 +47,30 @@ pub struct Inputs<'a> {
 /// assert_eq!(KeepFirst.defaults().method, "keep-first");
 /// ```
 pub trait Method: Send + Sync {
-    /// Its name, as settings, records and the command line have it.
+    /// Its name in settings, records and on the command line.
     fn name(&self) -> &'static str;
 
-    /// Its own settings.
+    /// Its default settings.
     fn defaults(&self) -> Settings {
         Settings::published(self.name())
     }
 
-    /// What it must know of a linear's inputs.
+    /// The statistics of a linear's inputs that it requires.
     fn needs(&self) -> Needs {
         Needs::Nothing
     }
 
-    /// Prunes this rank's rows `w: [rows, d_in]` of a linear in place. `selection`
-    /// chooses a mask by scores, of which the lowest go.
+    /// Prunes this rank's rows `w: [rows, d_in]` of a linear in place. `selection` turns
+    /// scores into a mask: the weights with the lowest scores are removed.
     fn prune(&self, w: &mut Matrix, inputs: &Inputs, selection: &Selection);
 
-    /// Whether it moves the weights that it keeps.
+    /// Whether it changes the weights that it keeps.
     fn moves_weights(&self) -> bool {
         false
     }
 
-    /// Whether it prunes feed-forward networks as a whole, by SparseLLM; then
-    /// [`prune`](Self::prune) is for attention's linears.
+    /// Whether feed-forward networks are pruned as a whole, by SparseLLM. If so,
+    /// [`prune`](Self::prune) is called for attention's linears only.
     fn is_global(&self) -> bool {
         false
     }

@@ -4,8 +4,4 @@ mod method;
 mod registry;
 
 pub use method::{Inputs, Method, Needs};
-pub use registry::{METHODS, find_method};
-pub use registry::{
-    magnitude::Magnitude, sparsegpt::SparseGpt, sparsellm::SparseLlm,
-    sparsellm_plus::SparseLlmPlus, wanda::Wanda,
-};
+pub use registry::*;

@@ -6,7 +6,8 @@ use sparsellm_base::{Result, usage_error};
 /// Declares the methods' files, and lists them.
 macro_rules! register {
     ($($file:ident in $path:literal: $method:ident),+ $(,)?) => {
-        $(#[path = $path] pub mod $file;)+
+        $(#[path = $path] mod $file;)+
+        $(pub use $file::$method;)+
 
         /// Every method, simplest first.
         pub static METHODS: &[&dyn Method] = &[$(&$file::$method),+];
@@ -21,10 +22,10 @@ register! {
     sparsellm_plus in "sparsellm_plus.rs": SparseLlmPlus,
 }
 
-/// The method of that name.
+/// Finds a method by its name.
 ///
 /// # Errors
-/// Where there is none.
+/// If no method has this name.
 pub fn find_method(name: &str) -> Result<&'static dyn Method> {
     match METHODS.iter().find(|method| method.name() == name) {
         Some(method) => Ok(*method),

@@ -1,5 +1,5 @@
-//! SparseLLM with what was found to better it: the same code with other settings
-//! (docs/results.md has what each is worth).
+//! SparseLLM with improved settings: the code is the same, and docs/results.md reports how
+//! much each setting gains.
 
 use crate::{
     OWL, Selection, Settings, Solver,

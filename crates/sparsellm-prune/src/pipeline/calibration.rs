@@ -1,10 +1,10 @@
-//! What a model is calibrated on.
+//! The calibration text of a model.
 
 use sparsellm_text::Segments;
 use std::cell::RefCell;
 
-/// What a model is calibrated on, with what the dense model shows on it: many runs on
-/// one model may share it.
+/// The calibration text of a model, with the statistics of the dense model on it. Several runs
+/// on one model may share it.
 pub struct Calibration {
     /// The calibration segments.
     pub segments: Segments,
@@ -13,7 +13,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// The calibration of a model that nothing has been asked about yet.
+    /// A calibration on `segments`, without statistics yet.
     pub fn new(segments: Segments) -> Self {
         Calibration { segments, outliers: RefCell::default() }
     }

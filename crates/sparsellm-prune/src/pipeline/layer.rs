@@ -1,5 +1,5 @@
-//! One decoder layer's linears pruned: inputs captured group by group, each group
-//! handed to its method, what comes of it reported.
+//! Prunes the linears of one decoder layer: captures inputs group by group, hands each group
+//! to the method, and reports the results.
 
 use super::{
     plan::Plan,
@@ -19,7 +19,7 @@ use sparsellm_tensor::profile::{Phase, phase};
 use sparsellm_tensor::{Matrix, View};
 use std::{collections::BTreeMap, time::Instant};
 
-/// No damping larger than this is tried: nothing is left of the Hessian by then.
+/// The largest damping that is tried; beyond it the Hessian no longer matters.
 const MOST_DAMPING: f32 = 1e6;
 
 /// One decoder layer being pruned.
@@ -32,7 +32,7 @@ pub struct LayerWork<'a> {
     pub streaming: &'a Streaming,
 }
 
-/// How a pruned linear fared.
+/// The result of pruning one linear.
 struct Fared {
     error: Option<f64>,
     seconds: f64,
@@ -251,7 +251,7 @@ impl<'a> LayerWork<'a> {
         observe.notify(Event::Warning(format!("layer {} {what}", self.index)))
     }
 
-    /// Whether these linears' weights can be written as the numbers they are.
+    /// Whether these linears' weights fit the number type they are written in.
     fn fits(&self, linears: &[usize]) -> bool {
         let all = self.block.linears();
         linears.iter().map(|i| all[*i]).all(|linear| {
@@ -262,8 +262,8 @@ impl<'a> LayerWork<'a> {
         })
     }
 
-    /// Takes these groups' weights from the checkpoint again, and raises the
-    /// damping that was not enough.
+    /// Reloads these groups' weights from the checkpoint, and raises the damping, which
+    /// was too small.
     fn begin_again(
         &mut self,
         groups: &[&Group],
@@ -348,8 +348,8 @@ impl<'a> LayerWork<'a> {
         prune_network(&mut self.block.ffn, reference, &task, &mut observe)
     }
 
-    /// Rounds a pruned linear to the type it is written in, so that what runs
-    /// on is what is written, and reports it.
+    /// Rounds a pruned linear to the type it is written in, so that later layers see
+    /// the weights as written, and reports it.
     fn finish_linear(
         &mut self,
         place: usize,

@@ -1,4 +1,4 @@
-//! What a run needs of the memory, known before it begins (ARCHITECTURE.md).
+//! The memory that a run needs, computed before it begins (ARCHITECTURE.md).
 
 use super::plan::Plan;
 use crate::sparsellm::{

@@ -1,4 +1,4 @@
-//! The checkpoint that a run writes: rank 0 has its files, and all ranks its words.
+//! The checkpoint that a run writes: rank 0 owns the files, and all ranks see the results.
 
 use serde_json::Value;
 use sparsellm_base::Result;
@@ -79,7 +79,7 @@ impl<'a> Output<'a> {
         self.writer.as_mut().map_or(Ok(()), |writer| writer.write(slot, values))
     }
 
-    /// Completes the checkpoint. When this returns, all ranks find it.
+    /// Completes the checkpoint. When this returns, all ranks can open it.
     ///
     /// # Errors
     /// Those of [`Writer::finish`].
@@ -90,7 +90,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A whole checkpoint that only has to be put in its place.
+/// A complete checkpoint that has yet to be renamed to its final place.
 pub struct FinishedOutput {
     folder: PathBuf,
     finished: Option<Finished>,

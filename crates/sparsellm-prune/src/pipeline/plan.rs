@@ -1,20 +1,20 @@
-//! What is asked of a run.
+//! The inputs and options of a run.
 
 use super::calibration::Calibration;
 use crate::{Method, Settings, methods::Needs};
 use sparsellm_model::Model;
 use sparsellm_ranks::Communicator;
 
-/// What is asked of a run.
+/// The inputs and options of a run.
 #[derive(Clone, Copy)]
 pub struct Plan<'a> {
     /// The model to prune.
     pub model: &'a Model,
     /// The method that prunes it.
     pub method: &'a dyn Method,
-    /// How.
+    /// The settings to prune with.
     pub settings: &'a Settings,
-    /// What it is calibrated on; not needed where the method looks at weights only.
+    /// The calibration text; `None` is allowed if [`needs_text`](Self::needs_text) is false.
     pub calibration: Option<&'a Calibration>,
     /// How many bytes of memory it may take: where it would need more, z and s go to
     /// a temporary file beside the output.

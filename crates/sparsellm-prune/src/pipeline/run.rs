@@ -1,4 +1,4 @@
-//! The sentence: load one decoder layer, run it on the calibration hidden states,
+//! The main loop: load one decoder layer, run it on the calibration hidden states,
 //! prune its linears, run it again pruned, write it, next layer.
 
 use super::{
@@ -18,8 +18,8 @@ use std::ops::Range;
 /// that it finds done by an unfinished run are taken from it.
 ///
 /// # Errors
-/// Where weights cannot be read or written, or are not finite, where the memory
-/// cannot be enough, or the observer's own.
+/// If weights cannot be read or written or are not finite, if the run would need more memory
+/// than allowed, or if the observer returns an error.
 pub fn prune_model(
     plan: &Plan,
     output: &mut Output,

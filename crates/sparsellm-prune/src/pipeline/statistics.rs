@@ -1,4 +1,4 @@
-//! What the methods need to know of a group's inputs, gathered from the tokens.
+//! The statistics of a group's inputs that the methods require, summed over tokens.
 
 use crate::{Gram, Method, Settings, methods::Needs};
 use sparsellm_ranks::Communicator;
@@ -19,7 +19,7 @@ impl SquaredNorms {
     }
 }
 
-/// What a method needs to know of a group's inputs.
+/// The statistics of a group's inputs that a method requires.
 pub enum Statistics {
     Nothing,
     SquaredNorms(SquaredNorms),

@@ -34,7 +34,7 @@ pub fn prune_matrix(w: &mut Matrix, gram: &Gram, settings: &Settings) -> Result<
     }
 }
 
-/// A Hessian, made ready for its linears.
+/// A Hessian H, prepared for pruning the linears that share it.
 pub struct Problem<'a> {
     /// The inverse factor of the damped H.
     pub factor: InverseFactor,
@@ -46,7 +46,7 @@ pub struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    /// Makes `gram` ready; `None` where it is not finite.
+    /// Prepares the Hessian of `gram`; `None` if it is not finite.
     pub fn new(gram: &Gram, settings: &Settings, ranks: &'a dyn Communicator) -> Option<Self> {
         phase(Phase::Factor, || Self::factor(gram, settings, ranks))
     }
@@ -62,9 +62,9 @@ impl<'a> Problem<'a> {
         Some(Problem { factor, hessian, admm, settings: settings.clone(), ranks })
     }
 
-    /// Prunes `w: [d_out, d_in]` in place with the solver chosen; see
-    /// [`Selection`] for `row_weights`. Of `w` as it was, each rank needs its own
-    /// rows only.
+    /// Prunes `w: [d_out, d_in]` in place with the chosen solver; see [`Selection`] for
+    /// `row_weights`. On entry a rank's own rows of `w` suffice; on return all ranks have all
+    /// rows.
     pub fn prune(&self, w: &mut Matrix, row_weights: Option<&[f32]>) {
         self.prune_by(w, |w, products, rows| {
             let selection = Selection {
@@ -75,8 +75,8 @@ impl<'a> Problem<'a> {
         });
     }
 
-    /// Prunes this rank's rows `w` with the solver chosen; `products` is `W H` of
-    /// them, where there is an H.
+    /// Prunes this rank's rows `w` with the chosen solver; `products` is their `W H`, if
+    /// the problem keeps H.
     pub fn solve(&self, w: &mut Matrix, products: Option<&Matrix>, selection: &Selection) {
         match (&self.admm, products) {
             (Some(factor), Some(products)) => admm::prune(w, products, factor, selection),
@@ -84,8 +84,8 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Prunes `w` with `prune`, and refits what it keeps. `prune` is given this
-    /// rank's rows, `W H` of them where there is an H, and which they are.
+    /// Prunes `w` with `prune`, and refits the kept weights. `prune` receives this rank's
+    /// rows, their `W H` if the problem keeps H, and the range of the rows.
     pub fn prune_by(
         &self,
         w: &mut Matrix,

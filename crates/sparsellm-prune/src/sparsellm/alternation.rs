@@ -210,7 +210,7 @@ impl<'a> Alternation<'a> {
     }
 }
 
-/// A pass over the tokens with the weights as they are.
+/// Sets up a pass over the calibration tokens with the network's current weights.
 fn pass<'a, 'b>(
     updates: &'a dyn Updates,
     (first, last): (&'a [&'b mut Linear], &'a Linear),
@@ -226,7 +226,7 @@ fn finite(first: &[&mut Linear], last: &Linear) -> bool {
     finite(&last.weight) && first.iter().all(|l| finite(&l.weight))
 }
 
-/// What was not as asked for with a network's Hessians.
+/// Problems met while factoring a network's Hessians.
 struct Trouble {
     asked: f32,
     /// The largest damping of [`FIRST`] and [`LAST`].

@@ -189,7 +189,7 @@ fn squared_slopes(updates: &dyn Updates, pre: &[f32], width: usize) -> Vec<f64> 
     sums
 }
 
-/// The network with an epoch's sparse weights, and what it is held against.
+/// The network with an epoch's sparse weights, and the target it is compared with.
 pub struct Pass<'a, 'b> {
     pub updates: &'a dyn Updates,
     pub first: &'a [&'b mut Linear],

@@ -1,4 +1,4 @@
-//! What is asked of the loop, and how a network fared.
+//! The input of the alternating loop, and its result.
 
 use super::state::Streaming;
 use crate::Settings;
@@ -6,7 +6,7 @@ use sparsellm_model::Norm;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 
-/// What a network is pruned on, and how.
+/// The data and the settings that a network is pruned with.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     /// This rank's calibration inputs, `[tokens, d]`.
@@ -28,7 +28,7 @@ pub struct Reference {
     pub norm: Option<Norm>,
 }
 
-/// How a feed-forward network fared.
+/// The result of pruning a feed-forward network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The true error `E = ‖Y − FFN_sparse(X)‖²/‖Y‖²` after each epoch's prune.
@@ -38,6 +38,6 @@ pub struct Outcome {
     /// The largest relative damping that the Hessians of the first linears and of
     /// the last needed.
     pub damping: [f32; 2],
-    /// What was not as asked for, in words.
+    /// Warnings for the user, such as a Hessian that needed more damping than requested.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What differs between the kinds of network.
+//! The operations that differ between plain and gated networks.
 
 /// φ, and the updates of its arguments. Slices hold one token's d_ff elements; `pre`
 /// and `state` hold its z (plain networks), or its z and then its s (gated ones).

@@ -1,6 +1,6 @@
-//! Files built by hand: zip containers and pickles.
+//! Builds files by hand: zip containers and pickles.
 
-/// A zip file as torch writes it; sizes in zip64 fields if `long`.
+/// A zip file as torch writes it; with zip64 fields for the sizes if `long`.
 pub fn zip(entries: &[(&str, &[u8])], method: u16, long: bool) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in entries {
@@ -50,7 +50,7 @@ pub fn text(s: &str) -> Vec<u8> {
     [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
-/// A `_rebuild_tensor_v2` call over `data/{key}`; `more` are arguments after the sixth.
+/// A `_rebuild_tensor_v2` call on `data/{key}`; `more` holds the arguments after the sixth.
 pub fn view(
     key: &str,
     class: &str,
@@ -76,7 +76,7 @@ pub fn view(
     [&call[..], &id, &long(offset), &tuple(shape), &tuple(strides), b"\x89}", more, b"tR"].concat()
 }
 
-/// A state dict `{"w": value}`.
+/// The state dict `{"w": value}`.
 pub fn one(value: &[u8]) -> Vec<u8> {
     archive(&[b"\x80\x02}", &text("w")[..], value, b"s."].concat())
 }
