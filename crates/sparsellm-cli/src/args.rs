@@ -185,7 +185,7 @@ pub struct Additions {
     pub target: Option<f32>,
     /// How much a neuron's worth to the network's output weighs in the masks of gate, up and fc1,
     /// from 0 (off) to 1
-    #[arg(long, value_name = "F", value_parser = finite)]
+    #[arg(long, value_name = "F", value_parser = neuron_weights)]
     pub neuron_weights: Option<f32>,
 }
 
@@ -314,6 +314,10 @@ fn given(flags: &impl Serialize) -> Map<String, Value> {
 fn finite(text: &str) -> std::result::Result<f32, String> {
     let number: Option<f32> = text.parse().ok();
     number.filter(|n| n.is_finite()).ok_or_else(|| "a number was expected".into())
+}
+
+fn neuron_weights(text: &str) -> std::result::Result<f32, String> {
+    finite(text).map_err(|_| "--neuron-weights must be a number from 0 to 1".into())
 }
 
 fn allocation(text: &str) -> std::result::Result<f32, String> {
