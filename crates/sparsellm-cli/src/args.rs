@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sparsellm::{Method, Pattern, Result, find_method};
 use sparsellm_eval::tasks::Task;
 use sparsellm_prune::{OWL, Scope, Solver, StateType};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Prunes pre-trained language models globally: SparseLLM, and the local
 /// methods it is measured against.
@@ -388,17 +388,4 @@ impl Prune {
 /// is no colon.
 pub fn split_prefix(name: &str) -> (&str, &str) {
     name.split_at(name.rfind(':').map_or(0, |colon| colon + 1))
-}
-
-/// What a report calls a model or a text: a file by its name, another by what
-/// was written.
-pub fn label(name: &str) -> String {
-    let (before, file) = split_prefix(name);
-    match Path::new(file) {
-        path if path.exists() => {
-            let name = path.file_name().unwrap_or(path.as_os_str());
-            format!("{before}{}", name.to_string_lossy())
-        }
-        _ => name.into(),
-    }
 }

@@ -1,12 +1,13 @@
 //! Measuring a model.
 
-use crate::inputs::{find_text, resolve_seq_len};
+use crate::inputs::{find_text, hub_or_environments, resolve_seq_len};
 use sparsellm_base::{Observer, Result};
 use sparsellm_data::{Hub, Use};
 use sparsellm_eval::{Perplexity, perplexity};
 use sparsellm_model::Model;
 use sparsellm_ranks::{Communicator, Local};
 use sparsellm_text::{Segments, Tokenizer};
+use std::cell::OnceCell;
 
 /// Measures a model's perplexity on texts.
 ///
@@ -67,8 +68,8 @@ impl<'a> Evaluator<'a> {
     /// Where the text cannot be read, or is too short.
     pub fn windows(&mut self, text: &str) -> Result<Segments> {
         let seq_len = resolve_seq_len(self.model, self.seq_len)?;
-        let environment = Hub::from_env(false);
-        let hub = self.hub.unwrap_or(&environment);
+        let environment = OnceCell::new();
+        let hub = hub_or_environments(self.hub, &environment);
         let source = find_text(text, Use::Evaluation, hub, self.ranks, &mut self.observer)?;
         let tokenizer = || Tokenizer::from_checkpoint(&self.model.checkpoint);
         source.windows(seq_len, self.max_windows, tokenizer)

@@ -5,7 +5,16 @@ use sparsellm_base::{Observer, Result, input_error};
 use sparsellm_data::{Hub, Source, Use, hub};
 use sparsellm_model::{Model, supported_architecture};
 use sparsellm_ranks::Communicator;
-use std::path::Path;
+use std::{cell::OnceCell, path::Path};
+
+/// The hub that was given, or else the one that the environment describes, which is
+/// looked at only then.
+pub(crate) fn hub_or_environments<'h>(
+    given: Option<&'h Hub>,
+    environment: &'h OnceCell<Hub>,
+) -> &'h Hub {
+    given.unwrap_or_else(|| environment.get_or_init(|| Hub::from_env(false)))
+}
 
 /// Opens the model at a path, or by its id on the hub where there is nothing at that
 /// path; the first of the `ranks` downloads it.

@@ -82,7 +82,7 @@ mod run_record;
 pub use evaluator::Evaluator;
 pub use inputs::{find_text, open_model, resolve_seq_len};
 pub use pruner::{Profile, Pruner};
-pub use run_record::{RunRecord, peak_rss_bytes};
+pub use run_record::{RunRecord, label, peak_rss_bytes};
 pub use sparsellm_base::{BoxError, Error, Event, Observer, Result};
 pub use sparsellm_data::{Hub, Use};
 pub use sparsellm_eval::Perplexity;

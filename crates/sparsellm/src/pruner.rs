@@ -2,8 +2,8 @@
 
 use crate::{
     evaluator::Evaluator,
-    inputs::{find_text, open_model, resolve_seq_len},
-    run_record::{Draw, identity, label, overall_sparsity, page, peak_rss_bytes, record},
+    inputs::{find_text, hub_or_environments, open_model, resolve_seq_len},
+    run_record::{Draw, identity, overall_sparsity, page, peak_rss_bytes, record},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -20,7 +20,12 @@ use sparsellm_ranks::{Communicator, Local};
 use sparsellm_report::{PerplexityReport, PruneReport};
 use sparsellm_tensor::profile::{Ledger, Phase, phase};
 use sparsellm_text::{Segments, Tokenizer};
-use std::{cell::Cell, ops::Range, path::Path, time::Instant};
+use std::{
+    cell::{Cell, OnceCell},
+    ops::Range,
+    path::Path,
+    time::Instant,
+};
 
 /// Where a run's time went: pruning and writing, without evaluation.
 #[derive(Default)]
@@ -235,8 +240,8 @@ impl<'a> Pruner<'a> {
         let Subject::Open(model) = self.model else {
             return usage_error!("a calibration that is shared is drawn for an open model");
         };
-        let (settings, environment) = (self.resolve()?, Hub::from_env(false));
-        let hub = self.hub.unwrap_or(&environment);
+        let (settings, environment) = (self.resolve()?, OnceCell::new());
+        let hub = hub_or_environments(self.hub, &environment);
         self.draw(model, &settings, hub)
     }
 
@@ -248,8 +253,8 @@ impl<'a> Pruner<'a> {
     /// output cannot be written, or the observer's own.
     pub fn write(mut self, output: &Path) -> Result<PruneReport> {
         let started = Instant::now();
-        let environment = Hub::from_env(false);
-        let hub = self.hub.unwrap_or(&environment);
+        let environment = OnceCell::new();
+        let hub = hub_or_environments(self.hub, &environment);
         let opened;
         let (model, name) = match &self.model {
             Subject::Open(model) => (*model, model.checkpoint.path.display().to_string()),
@@ -367,7 +372,7 @@ impl Job<'_> {
         let pruned = self.measure_at(finished.folder(), observe)?;
         let report = self.report(layers, seconds, (dense, pruned))?;
         if ranks.rank() == 0 {
-            let html = page(&report, &record, label);
+            let html = page(&report, &record);
             sparsellm_report::write(&finished.folder().join(REPORT), &html)?;
         }
         finished.publish()?;

@@ -116,8 +116,8 @@ pub(crate) fn overall_sparsity(model: &Model, layers: &[LayerReport]) -> Result<
 }
 
 /// The page that shows a run. It says nothing (times, paths) that would differ between
-/// two equal runs. `label` gives what a model or a text is called.
-pub(crate) fn page(report: &PruneReport, record: &Value, label: fn(&str) -> String) -> String {
+/// two equal runs.
+pub(crate) fn page(report: &PruneReport, record: &Value) -> String {
     let measured = |figure: fn(&PerplexityReport) -> f64| {
         let of = |p: &PerplexityReport| Measured {
             data: label(&p.data),
@@ -165,7 +165,7 @@ pub(crate) fn page(report: &PruneReport, record: &Value, label: fn(&str) -> Stri
 
 /// What a report calls a model or a text: a file by its name (`wikitext2:FILE` with its
 /// prefix), another by what was written.
-pub(crate) fn label(name: &str) -> String {
+pub fn label(name: &str) -> String {
     let (before, file) = name.split_at(name.rfind(':').map_or(0, |colon| colon + 1));
     match Path::new(file) {
         path if path.exists() => {

@@ -1,10 +1,10 @@
 //! A sweep's recipe: which models are pruned how, and what they are measured
 //! on.
 
-use crate::args::{self, label, split_prefix};
+use crate::args::{self, split_prefix};
 use clap::Parser;
 use serde::Deserialize;
-use sparsellm::{Error, Result};
+use sparsellm::{Error, Result, label};
 use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
 

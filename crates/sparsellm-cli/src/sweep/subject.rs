@@ -5,10 +5,12 @@ use super::{
     recipe::{Cell, Evaluate},
 };
 use crate::context::Context;
-use crate::{args, args::label, eval, prune};
+use crate::{args, eval, prune};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sparsellm::{Calibration, Event, Model, Observer, Pattern, Result, Settings, peak_rss_bytes};
+use sparsellm::{
+    Calibration, Event, Model, Observer, Pattern, Result, Settings, label, peak_rss_bytes,
+};
 use sparsellm_base::Error;
 use sparsellm_eval::{
     TaskReport, perplexity,
