@@ -359,9 +359,9 @@ impl Job<'_> {
             let sparsity = overall_sparsity(model, &layers)?;
             let record = record(&self.identity, sparsity, &layers)?;
             let finished = phase(Phase::Write, || output.finish(&record))?;
-            Ok::<_, Error>((layers, record, finished))
+            Ok::<_, Error>((layers, sparsity, record, finished))
         };
-        let (layers, record, finished) = match self.profile {
+        let (layers, sparsity, record, finished) = match self.profile {
             Some(profile) => profile.ledger.record(work)?,
             None => work()?,
         };
@@ -370,7 +370,7 @@ impl Job<'_> {
         }
         let seconds = (self.started.elapsed() - evaluation).as_secs_f64();
         let pruned = self.measure_at(finished.folder(), observe)?;
-        let report = self.report(layers, seconds, (dense, pruned))?;
+        let report = self.report(layers, sparsity, seconds, (dense, pruned));
         if ranks.rank() == 0 {
             let html = page(&report, &record);
             sparsellm_report::write(&finished.folder().join(REPORT), &html)?;
@@ -388,7 +388,8 @@ impl Job<'_> {
         observe.notify(sparsellm_base::Event::FinishedBefore)?;
         let dense = self.measure(self.plan.model, observe)?;
         let pruned = self.measure_at(self.output, observe)?;
-        self.report(layers, 0.0, (dense, pruned))
+        let sparsity = overall_sparsity(self.plan.model, &layers)?;
+        Ok(self.report(layers, sparsity, 0.0, (dense, pruned)))
     }
 
     /// A model's perplexity on each text.
@@ -411,9 +412,10 @@ impl Job<'_> {
     fn report(
         &self,
         layers: Vec<LayerReport>,
+        sparsity: f64,
         seconds: f64,
         (dense, pruned): (Vec<f64>, Vec<f64>),
-    ) -> Result<PruneReport> {
+    ) -> PruneReport {
         let measured = self.texts.iter().zip(dense.into_iter().zip(pruned));
         let perplexity = measured.map(|((data, windows), (dense, pruned))| PerplexityReport {
             data: data.clone(),
@@ -423,15 +425,15 @@ impl Job<'_> {
             seq_len: windows.seq_len,
         });
         let peaks = self.plan.ranks.gather_numbers(peak_rss_bytes() as f64);
-        Ok(PruneReport {
+        PruneReport {
             model: self.name.clone(),
             output: self.output.display().to_string(),
             method: self.plan.method.name().into(),
-            sparsity: overall_sparsity(self.plan.model, &layers)?,
+            sparsity,
             seconds,
             peak_rss_bytes: peaks.into_iter().fold(0, |most, peak| most.max(peak as u64)),
             perplexity: perplexity.collect(),
             layers,
-        })
+        }
     }
 }

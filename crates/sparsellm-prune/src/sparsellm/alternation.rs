@@ -53,14 +53,14 @@ impl<'a> Alternation<'a> {
         task: &'a Task<'a>,
     ) -> Result<Option<Self>> {
         let settings = task.settings;
-        let start = phase(Phase::Forward, || Start::new(updates, first, last, reference, task))?;
+        let mut start =
+            phase(Phase::Forward, || Start::new(updates, first, last, reference, task))?;
         let Some(problem_x) = Problem::new(&start.xx, settings, task.ranks) else {
             return Ok(None);
         };
         let least_squares_x = (settings.epochs > 1)
             .then(|| CholeskyFactor::of_gram(&start.xx, LEAST_SQUARES_DAMPING, task.ranks))
             .flatten();
-        let mut start = start;
         start.xx.forget();
         let mut trouble = Trouble::new(settings.damping);
         trouble.hessian(FIRST, &problem_x);
