@@ -1,32 +1,32 @@
-//! Axes with round tick labels.
+//! The axes of plots, labelled at round numbers.
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
-/// How values lie along an axis.
+/// How values are placed along an axis, and which of them are labelled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
-    /// Evenly.
+    /// A linear scale, labelled at round numbers.
     Linear,
-    /// Evenly, and only whole numbers are labelled.
+    /// A linear scale, labelled at whole numbers only.
     Whole,
-    /// By logarithm, with round numbers labelled.
+    /// A logarithmic scale, labelled at round numbers.
     Log,
-    /// By logarithm, with the values themselves labelled.
+    /// A logarithmic scale, labelled at the values themselves.
     LogValues,
 }
 
-/// An axis that plotters draws by.
+/// An axis that plotters can draw.
 pub struct Axis {
     log: bool,
-    /// From where to where; logarithms where it is logarithmic.
+    /// The first and last value, or their decimal logarithms if the axis is logarithmic.
     range: Range<f64>,
-    /// Values with their labels.
+    /// The labelled values with their labels.
     pub ticks: Vec<(f64, String)>,
 }
 
 impl Axis {
-    /// An axis that shows all of `values`, finite and, for a logarithmic one,
+    /// An axis that covers all of `values` that are finite and, if the axis is logarithmic,
     /// positive.
     pub fn over(values: impl Iterator<Item = f64>, scale: Scale) -> Axis {
         let log = matches!(scale, Scale::Log | Scale::LogValues);
@@ -53,7 +53,7 @@ impl Axis {
         };
         let mut axis = Axis { log, range, ticks: Vec::new() };
         for v in round {
-            // Labels need room.
+            // A label too close to the last one would overlap it.
             let clear = |last: &(f64, String)| axis.along(v) - axis.along(last.0) > 0.08;
             if (0.0..=1.0).contains(&axis.along(v)) && axis.ticks.last().is_none_or(clear) {
                 axis.ticks.push((v, label(v)));
@@ -62,7 +62,7 @@ impl Axis {
         axis
     }
 
-    /// How far along the axis a value lies: 0 at its start, 1 at its end.
+    /// The position of a value along the axis, from 0 at its start to 1 at its end.
     fn along(&self, value: f64) -> f64 {
         let place = if self.log { value.log10() } else { value };
         (place - self.range.start) / (self.range.end - self.range.start)
@@ -98,8 +98,8 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, about five of them, at least
-/// `least` apart.
+/// About five evenly spaced round numbers from `low` to `high`. They are multiples of 1, 2 or 5
+/// times a power of ten, and at least `least` apart.
 fn even(low: f64, high: f64, least: f64) -> Vec<f64> {
     let span = high - low;
     let power = (span / 5.0).log10().floor();
@@ -109,15 +109,16 @@ fn even(low: f64, high: f64, least: f64) -> Vec<f64> {
     if !(step.is_finite() && step > 0.0) {
         return vec![low];
     }
-    // Divided, not multiplied, where the step is a fraction: 3/10 is 0.3.
+    // For a fractional step, dividing is exact where multiplying is not: 3 / 10 is 0.3, but
+    // 3 * 0.1 is not.
     let multiple = |k: f64| if step < 1.0 { k / (1.0 / step).round() } else { k * step };
     let first = (low / step).ceil();
     let count = ((high / step).floor() - first).clamp(0.0, 20.0) as usize;
     (0..=count).map(|k| multiple(first + k as f64)).collect()
 }
 
-/// Round numbers between two powers of ten: decades, or as many between them
-/// as there is room for.
+/// Round numbers between `10^start` and `10^end`: powers of ten if there are enough of them,
+/// otherwise more numbers between the powers.
 fn round(start: f64, end: f64) -> Vec<f64> {
     let inside = |v: &f64| (start..=end).contains(&v.log10());
     let apart = ((end - start) / 6.0).ceil().max(1.0);
@@ -134,11 +135,12 @@ fn round(start: f64, end: f64) -> Vec<f64> {
     even(10f64.powf(start), 10f64.powf(end), 0.0)
 }
 
-/// `m·10^power` without the noise of powers of ten.
+/// `m·10^power`, parsed from its digits, because computed powers of ten carry rounding errors.
 fn exact(m: f64, power: i32) -> f64 {
     format!("{m}e{power}").parse().unwrap_or(m)
 }
 
+/// The label of a value: plain digits, or scientific notation for very small and large values.
 fn label(v: f64) -> String {
     match v.abs() {
         s if s == 0.0 || (1e-3..1e6).contains(&s) => v.to_string(),

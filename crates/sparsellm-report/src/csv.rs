@@ -1,13 +1,12 @@
-//! `results.csv`: one row per model and run.
+//! Renders `results.csv`, with one row for each dense model and each run.
 
 use super::sweep::{Measured, Sweep, distinct, mean_kept_error, on};
 use sparsellm_eval::TaskReport;
 
 /// Renders a sweep as CSV, with a row for each dense model and for each run.
 ///
-/// Its columns are what a run was asked for and what was measured of its output.
-/// Time and memory are left out, so that a sweep that was interrupted and resumed
-/// gives the same bytes.
+/// The columns are the run's settings and the figures of the pruned model. Time and memory are
+/// left out, so that an interrupted and resumed sweep gives the same bytes.
 pub fn csv(sweep: &Sweep) -> String {
     let settings = {
         let mut names = distinct(sweep.runs.iter().flat_map(|r| r.settings.keys()));
@@ -49,13 +48,14 @@ pub fn csv(sweep: &Sweep) -> String {
         rows.push(row);
     }
     let mut writer = ::csv::Writer::from_writer(Vec::new());
-    // Writing to memory fails on rows of unequal length alone, and these are equal.
+    // Writing to memory fails only if rows differ in length, and these have one length.
     let written = rows.iter().try_for_each(|row| writer.write_record(row));
     debug_assert!(written.is_ok());
     String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
-/// Every digit, so that nothing is lost; `inf` for what is not finite.
+/// A number with all of its digits, so that nothing is lost; `inf` if it is not finite, and
+/// nothing if there is none.
 fn cell(value: Option<f64>) -> String {
     match value {
         Some(v) if v.is_finite() => v.to_string(),

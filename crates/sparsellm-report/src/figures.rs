@@ -1,6 +1,6 @@
-//! A sweep's figures, and the tables that say the same: perplexity over
-//! sparsity, over α and β, over calibration samples; the feed-forward network's
-//! error over layers.
+//! The figures of a sweep, with tables of the same numbers: perplexity against sparsity, against
+//! α and β, and against the number of calibration samples; and the error of the feed-forward
+//! network in each layer.
 
 use super::axis::Scale;
 use super::document::{Figure, Look, Section, Table};
@@ -12,7 +12,8 @@ use super::stat::Stat;
 use super::sweep::{Run, Sweep, distinct, mean_kept_error, on};
 use sparsellm_prune::{LayerReport, Pattern};
 
-/// Perplexity against sparsity: a line per group that has at least two.
+/// Perplexity against sparsity, with one line for each group that was run at two sparsities or
+/// more.
 pub fn sparsity(
     model: &str,
     text: &str,
@@ -50,15 +51,16 @@ pub fn sparsity(
     )
 }
 
-/// A figure of lines, unless there is nothing to draw.
+/// A figure of lines, or `None` if there is nothing to draw. The caption says so if points are
+/// left out.
 pub fn figure(caption: String, lines: Lines) -> Option<Figure> {
     let lost = if lines.drops_points() { " (what is not finite is not drawn)" } else { "" };
     let caption = caption + lost;
     (!lines.is_empty()).then_some(Figure { caption, plot: Plot::Lines(lines) })
 }
 
-/// The feed-forward network's error over layers, a line per epoch, for the
-/// first run of each method at the pattern nearest to 70 %.
+/// The section on the feed-forward network's error. Its figures show the error in each layer,
+/// with one line per epoch, for the first run of each method at the pattern nearest to 70 %.
 pub fn ffn_error(sweep: &Sweep, labels: &Labels) -> Section {
     let (mut tables, mut figures) = (Vec::new(), Vec::new());
     for model in sweep.models() {
@@ -91,7 +93,7 @@ pub fn ffn_error(sweep: &Sweep, labels: &Labels) -> Section {
     }
 }
 
-/// FFN error over layers, a line per epoch.
+/// The error of the feed-forward network in each layer, with one line per epoch.
 pub fn epochs(caption: String, layers: &[LayerReport]) -> Option<Figure> {
     let epochs = layers.iter().map(|l| l.ffn_error.len()).max().unwrap_or(0);
     let of = |epoch: usize| {
@@ -111,7 +113,7 @@ pub fn epochs(caption: String, layers: &[LayerReport]) -> Option<Figure> {
     figure(caption, lines).filter(|_| layers.len() > 1)
 }
 
-/// Perplexity over α and β, where both vary.
+/// The section on perplexity against α and β, for groups of runs in which both vary.
 pub fn penalties(sweep: &Sweep, labels: &Labels) -> Section {
     let mut section = Section {
         title: "α and β",
@@ -136,7 +138,7 @@ pub fn penalties(sweep: &Sweep, labels: &Labels) -> Section {
     section
 }
 
-/// `value` over α and β, as a figure and as a table.
+/// `value` against α and β, as a figure and as a table; `None` unless both vary.
 fn grid(
     caption: String,
     group: &Group,
@@ -173,18 +175,20 @@ fn grid(
     Some((Figure { caption, plot }, table))
 }
 
+/// Whether the run has this value of the setting.
 fn is(run: &Run, setting: &str, value: &str) -> bool {
     run.settings.get(setting).is_some_and(|v| v == value)
 }
 
-/// A setting's values, smallest first.
+/// The values of a setting in `runs`, smallest first.
 fn values<'a>(runs: &[&'a Run], name: &str) -> Vec<&'a str> {
     let mut values = distinct(runs.iter().filter_map(|r| r.settings.get(name).map(String::as_str)));
     values.sort_by(|a, b| by_number(a, b));
     values
 }
 
-/// Perplexity over the number of calibration samples, where it varies.
+/// The section on perplexity against the number of calibration samples, for groups of runs in
+/// which that number varies.
 pub fn calibration(sweep: &Sweep, labels: &Labels) -> Section {
     let mut section = Section {
         title: "Size of the calibration set",

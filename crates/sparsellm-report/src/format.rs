@@ -1,16 +1,16 @@
-//! How numbers are written.
+//! How reports write numbers.
 
 use super::stat::Stat;
 
 /// The placeholder for a missing value.
 pub const NOTHING: &str = "–";
 
-/// `write`n, where there is something to write.
+/// The value written by `write`, or the placeholder if there is none.
 pub fn shown<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
     value.map_or(NOTHING.into(), write)
 }
 
-/// Four significant digits: `1.838`, `62.05`, `19955`, `1.20e9`.
+/// Writes a number with about four significant digits: `1.838`, `62.05`, `19955`, `1.20e9`.
 pub fn number(v: f64) -> String {
     let size = v.abs();
     match size {
@@ -20,7 +20,7 @@ pub fn number(v: f64) -> String {
     }
 }
 
-/// The same with as many decimals for the deviation as for the mean.
+/// Writes a mean like `number`, and its deviation with as many decimals as the mean.
 pub fn with_deviation(stat: &Stat) -> String {
     match stat.deviation {
         Some(d) if d.is_finite() && stat.mean.abs() < 1e6 => {
@@ -31,6 +31,7 @@ pub fn with_deviation(stat: &Stat) -> String {
     }
 }
 
+/// The number of decimals that gives about four significant digits.
 fn decimals(v: f64) -> usize {
     match v.abs() {
         s if s < 10.0 => 3,
@@ -40,7 +41,7 @@ fn decimals(v: f64) -> usize {
     }
 }
 
-/// Three significant digits of a relative error: `0.0312`, `4.10e-5`.
+/// Writes a relative error with three significant digits: `0.0312`, `4.10e-5`.
 pub fn error(v: f64) -> String {
     let size = v.abs();
     match size {
@@ -54,12 +55,12 @@ pub fn error(v: f64) -> String {
     }
 }
 
-/// A fraction in percent, with the space that no line breaks at.
+/// Writes a fraction in percent, with a no-break space before the sign.
 pub fn percent(v: f64, decimals: usize) -> String {
     format!("{:.decimals$}\u{a0}%", 100.0 * v)
 }
 
-/// `70%` as it is read: `70 %`.
+/// Writes a pattern's percentage with a no-break space, so that `70%` becomes `70 %`.
 pub fn spaced(pattern: &str) -> String {
     match pattern.strip_suffix('%') {
         Some(number) => format!("{}\u{a0}%", number.trim_end()),

@@ -1,4 +1,5 @@
-//! Which runs share a row: those whose settings differ in the seed alone.
+//! Groups the runs that share a row of a table or a line of a figure: those of one method whose
+//! settings differ only in the seed.
 
 use super::stat::Stat;
 use super::sweep::{Run, Sweep, distinct};
@@ -6,29 +7,30 @@ use sparsellm_prune::Pattern;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-/// Runs that share a row or a line, in order of appearance.
+/// Runs that share a row of a table or a line of a figure, in order of appearance.
 pub struct Group<'a> {
-    /// The method, and those settings by which groups differ.
+    /// The method, followed by the settings that tell groups apart.
     pub label: String,
     pub runs: Vec<&'a Run>,
 }
 
 impl Group<'_> {
-    /// The mean of `value` over the runs with one pattern.
+    /// The mean of `value` over the group's runs at `pattern`.
     pub fn stat(&self, pattern: &str, value: impl Fn(&Run) -> Option<f64>) -> Option<Stat> {
         Stat::of(self.runs.iter().filter(|r| r.pattern == pattern).filter_map(|r| value(r)))
     }
 }
 
-/// Tells groups apart by the settings that vary within a sweep.
+/// The names of the settings that vary within a sweep, which tell groups apart.
 pub struct Labels<'a>(BTreeSet<&'a str>);
 
 impl<'a> Labels<'a> {
+    /// The settings that vary within `sweep`, apart from the seed.
     pub fn of(sweep: &'a Sweep) -> Self {
         let names = sweep.runs.iter().flat_map(|r| r.settings.keys());
         let varies = |name: &&String| {
             let values = distinct(sweep.runs.iter().filter_map(|r| r.settings.get(*name)));
-            // Set for one run of a method and left alone for another.
+            // Whether some run of a method sets it and another run of that method does not.
             let partly = sweep.runs.iter().any(|a| {
                 let same = |b: &Run| a.method == b.method;
                 a.settings.contains_key(*name)
@@ -39,7 +41,7 @@ impl<'a> Labels<'a> {
         Labels(distinct(names).into_iter().filter(varies).map(String::as_str).collect())
     }
 
-    /// `runs` by method and settings, but for the seed and those in `except`.
+    /// Groups `runs` by method and settings, ignoring the seed and the settings in `except`.
     pub fn groups<'r>(&self, runs: &[&'r Run], except: &[&str]) -> Vec<Group<'r>> {
         let mut groups: Vec<Group> = Vec::new();
         for run in runs {
@@ -52,7 +54,8 @@ impl<'a> Labels<'a> {
         groups
     }
 
-    /// `sparsellm, alpha 5, beta 1`.
+    /// The label of a run's group, such as `sparsellm, alpha 5, beta 1`. Settings in `except`
+    /// are left out.
     pub fn label(&self, run: &Run, except: &[&str]) -> String {
         let mut label = run.method.clone();
         for (name, value) in &run.settings {
@@ -64,7 +67,8 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// The patterns of `runs`: fractions by size, then N:M by sparsity.
+/// The patterns of `runs`: first the unstructured ones, then the N:M patterns, each by
+/// increasing sparsity.
 pub fn patterns<'a>(runs: &[&'a Run]) -> Vec<&'a str> {
     let mut patterns = distinct(runs.iter().map(|r| r.pattern.as_str()));
     let key = |p: &str| match parse(p) {
@@ -79,7 +83,7 @@ pub fn patterns<'a>(runs: &[&'a Run]) -> Vec<&'a str> {
     patterns
 }
 
-/// A pattern from its name, where it is one.
+/// Parses a pattern as reports show it: `70%` or `2:4`.
 pub fn parse(pattern: &str) -> Option<Pattern> {
     match pattern.strip_suffix('%') {
         Some(percent) => Pattern::unstructured(percent.trim().parse::<f64>().ok()? / 100.0).ok(),
@@ -87,7 +91,7 @@ pub fn parse(pattern: &str) -> Option<Pattern> {
     }
 }
 
-/// Orders option values as numbers where both are.
+/// Compares two values of an option, as numbers if both are numbers and as text otherwise.
 pub fn by_number(a: &str, b: &str) -> Ordering {
     match (a.parse::<f64>(), b.parse::<f64>()) {
         (Ok(x), Ok(y)) => x.total_cmp(&y).then(a.cmp(b)),

@@ -1,4 +1,4 @@
-//! `report.html`: one file that asks for no other, without a script.
+//! Renders `report.html`: one file that loads no other file and runs no script.
 
 use super::document::{Cell, Figure, Look, Page, Row, Section, Table};
 use super::page::page;
@@ -8,8 +8,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("report.css");
 
-/// Renders a sweep's report as one HTML page, which asks for no other file and runs
-/// no script. A sweep of a single run is reported with that run's layers and linears.
+/// Renders a sweep's report as one HTML page, which loads no other file and runs no script. The
+/// report of a sweep with a single run shows the layers and linears of that run.
 pub fn html(sweep: &Sweep) -> String {
     let Page { title, lead, sections } = page(sweep);
     let page = html! {
@@ -79,7 +79,7 @@ fn table(table: &Table) -> Markup {
     }
 }
 
-/// A table that scrolls by itself where it is wider than the screen.
+/// The table itself, which scrolls on its own if it is wider than the screen.
 fn rows(table: &Table) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(table.caption) {
@@ -133,7 +133,8 @@ fn figure(figure: &Figure) -> Markup {
     }
 }
 
-/// plotters' `<svg>` with a name, and without the size in pixels.
+/// Wraps what plotters drew in an `<svg>` element of our own, which has no size in pixels. With
+/// a name, it is announced to screen readers; without one, it is hidden from them.
 fn svg(drawn: &str, name: Option<&str>) -> Markup {
     let view = drawn.split_once("viewBox=\"").and_then(|(_, rest)| rest.split_once('"'));
     let body = drawn.split_once('>').map_or("", |(_, body)| body);

@@ -1,9 +1,9 @@
-//! Reports of pruning runs. A [`Sweep`] holds what many runs did and what was measured
-//! of them; [`csv`], [`markdown`] and [`html`] render it, with tables and figures, and
-//! [`write()`] puts the text into a file. The same sweep always gives the same bytes.
-//! A [`PruneReport`] is the record of one run, as the command prints it.
+//! Reports of pruning runs. A [`Sweep`] holds the settings and the figures of many runs;
+//! [`csv`], [`markdown`] and [`html`] render it as tables and figures, and [`write()`] writes
+//! the text to a file. The same sweep always renders to the same bytes. A [`PruneReport`] is
+//! the report of one run, as the command prints it.
 //!
-//! A sweep is read from `results.json` and rendered:
+//! This example reads a sweep from `results.json` and renders it:
 //!
 //! ```
 //! use sparsellm_report::{Sweep, markdown};
@@ -28,8 +28,8 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! What a run printed, and the `sparsellm.json` that it left beside the pruned weights,
-//! list its decoder layers as [`LayerReport`](sparsellm_prune::LayerReport)s:
+//! The JSON that a run prints, and the `sparsellm.json` that it leaves beside the pruned
+//! weights, list the decoder layers as [`LayerReport`](sparsellm_prune::LayerReport)s:
 //!
 //! ```
 //! use sparsellm_prune::LayerReport;

@@ -1,10 +1,10 @@
-//! `report.md`.
+//! Renders `report.md`.
 
 use super::document::{Cell, Row, Table};
 use super::page::page;
 use super::sweep::Sweep;
 
-/// Renders the tables of a sweep's report as Markdown, as GitHub reads it.
+/// Renders the tables of a sweep's report as GitHub-flavoured Markdown.
 pub fn markdown(sweep: &Sweep) -> String {
     let page = page(sweep);
     let mut out = format!("# {}\n\n{}\n", escape(&page.title), escape(&page.lead));
@@ -37,7 +37,7 @@ fn table(table: &Table) -> String {
     out
 }
 
-/// Text that means nothing to Markdown and stays on its line.
+/// Escapes text so that Markdown shows it as it is, on one line.
 fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

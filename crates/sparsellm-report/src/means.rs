@@ -6,7 +6,7 @@ use super::group::{Group, patterns};
 use super::stat::Stat;
 use super::sweep::Run;
 
-/// Which of several means is the best.
+/// Which of several means counts as the best.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Best {
     Lowest,
@@ -15,7 +15,7 @@ pub enum Best {
     Neither,
 }
 
-/// Rows of means, with the best of each column marked where there is a choice.
+/// Rows of means. The best of each column is marked if the column has several means.
 pub fn rows(
     means: Vec<(String, Vec<Option<Stat>>)>,
     write: fn(&Stat) -> String,
@@ -44,10 +44,10 @@ pub fn rows(
     means.into_iter().map(row).collect()
 }
 
-/// The means of `value`, a row for each group and a column for each
-/// pattern; none where there are none. Groups that were run at one of
-/// several patterns alone (to vary a setting) get a table of their own,
-/// folded: among the others they would be mostly gaps.
+/// Tables of the means of `value`, with a row for each group and a column for each pattern.
+/// Groups that were run at only one of several patterns, usually to vary a setting, go into a
+/// folded table of their own: among the others, most of their cells would be empty. Empty
+/// tables are left out.
 pub fn by_pattern(
     caption: String,
     groups: &[Group],

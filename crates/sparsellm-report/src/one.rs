@@ -24,7 +24,7 @@ pub fn page(sweep: &Sweep, run: &Run) -> Page {
     }
 }
 
-/// Before and after.
+/// The section on the figures before and after pruning.
 fn measured(sweep: &Sweep, run: &Run) -> Section {
     let dense = sweep.dense(&run.model);
     let mut tables = Vec::new();
@@ -123,7 +123,7 @@ fn layers(run: &Run) -> Section {
     }
 }
 
-/// Every linear: its sparsity and its error.
+/// The section on every linear's sparsity and error.
 fn linears(run: &Run) -> Section {
     let names = distinct(run.layers.iter().flat_map(|l| l.linears.keys()));
     let table = |caption: &str, figure: &dyn Fn(&LinearReport) -> Option<String>| {

@@ -1,10 +1,11 @@
-//! The whole report.
+//! The report of any sweep, whether it has one run or many.
 
 use super::document::Page;
 use super::sweep::Sweep;
 use super::{one, sections};
 
-/// The page of a sweep, or of its only run; without empty sections.
+/// The report of a sweep. A sweep of a single run gets the detailed report of that run. Empty
+/// sections are left out.
 pub fn page(sweep: &Sweep) -> Page {
     let mut page = match sweep.runs.as_slice() {
         [run] => one::page(sweep, run),

@@ -1,8 +1,7 @@
-//! Plots as SVG, drawn by plotters.
+//! Draws plots as SVG with plotters.
 //!
-//! Everything is drawn at twice the size it is meant for, because plotters'
-//! coordinates are whole numbers. Keys are not part of the plot: as HTML they
-//! wrap on a narrow screen.
+//! Everything is drawn at twice its intended size, because the coordinates of plotters are whole
+//! numbers. The key of a plot is not part of the SVG: as HTML, it wraps on a narrow screen.
 
 use super::axis::{self, Axis};
 use plotters::coord::Shift;
@@ -11,32 +10,34 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
 
-/// Something to draw.
+/// A plot of either kind.
 pub enum Plot {
     Lines(Lines),
     Grid(Grid),
 }
 
-/// Lines over a common x axis; the y axis is logarithmic.
+/// Lines that share their axes. The y axis is logarithmic.
 pub struct Lines {
+    /// The title and the scale of the x axis.
     pub x: (&'static str, axis::Scale),
+    /// The title of the y axis.
     pub y: &'static str,
     pub series: Vec<Series>,
-    /// What hollow markers are.
+    /// The key's text for hollow markers.
     pub hollow: &'static str,
-    /// A dashed line across, with its name.
+    /// The label and the y value of a horizontal dashed line.
     pub level: Option<(String, f64)>,
 }
 
-/// A line and its markers. Points whose y is not finite and positive are left
-/// out.
+/// A line with its markers, each given as points `(x, y)`. A point is left out unless both
+/// coordinates are finite and y is positive.
 pub struct Series {
     pub label: String,
     pub style: Style,
     pub line: Vec<(f64, f64)>,
-    /// Filled markers.
+    /// The points with filled markers.
     pub marks: Vec<(f64, f64)>,
-    /// Hollow markers, off the line.
+    /// The points with hollow markers, which do not belong to the line.
     pub hollow: Vec<(f64, f64)>,
 }
 
@@ -47,15 +48,18 @@ impl Series {
     }
 }
 
-/// A table of numbers as colours, on a logarithmic scale.
+/// A heat map: a table whose cells are coloured by their values, on a logarithmic scale.
 pub struct Grid {
+    /// The title of the x axis and the labels of the columns.
     pub x: (&'static str, Vec<String>),
+    /// The title of the y axis and the labels of the rows.
     pub y: (&'static str, Vec<String>),
-    /// By row; with the text to be written on each.
+    /// The rows of cells. Each cell has a value and the text that is written on it; `None`
+    /// leaves it empty.
     pub cells: Vec<Vec<Option<(f64, String)>>>,
 }
 
-/// How a series looks.
+/// The colour and the marker of a series.
 #[derive(Clone, Copy)]
 pub struct Style {
     colour: RGBColor,
@@ -63,9 +67,8 @@ pub struct Style {
 }
 
 impl Style {
-    /// For one of several unordered things: Okabe and Ito's colours, which
-    /// colour-blind people tell apart, and a marker that changes along with
-    /// them.
+    /// The style of the `i`-th of several categories that have no order. The colours are those
+    /// of Okabe and Ito, which colour-blind readers can tell apart; the markers differ, too.
     pub fn category(i: usize) -> Style {
         const COLOURS: [(u8, u8, u8); 7] = [
             (0, 114, 178),
@@ -80,21 +83,22 @@ impl Style {
         Style { colour: RGBColor(r, g, b), marker: i % MARKERS }
     }
 
-    /// The same for `label` in every figure that shows some of `all`.
+    /// The style of the category `label` among `all`. It is the same in every figure that
+    /// passes the same `all`, even if the figure shows only some of them.
     pub fn of(label: &str, all: &[String]) -> Style {
         Style::category(all.iter().position(|l| l == label).unwrap_or(0))
     }
 
-    /// For the `i`-th of `n` in order: dark to light.
+    /// The style of the `i`-th of `n` ordered series, whose colours go from dark to light.
     pub fn step(i: usize, n: usize) -> Style {
-        // The lightest yellow would be lost on white.
+        // The scale stops at 0.85: its lightest yellow is hard to see on white.
         Style {
             colour: viridis(0.85 * i as f64 / n.saturating_sub(1).max(1) as f64),
             marker: i % MARKERS,
         }
     }
 
-    /// For a key: a bit of line with its marker.
+    /// The SVG that stands for this style in a key: a short line with its marker.
     pub fn sample(self) -> String {
         svg((52, 28), |area| {
             area.draw(&PathElement::new([(2, 14), (50, 14)], self.colour.stroke_width(4)))?;
@@ -103,12 +107,12 @@ impl Style {
     }
 }
 
-/// For a key: a hollow marker.
+/// The SVG that stands for hollow markers in a key.
 pub fn ring() -> String {
     svg((52, 28), |area| mark(area, (26, 14), Style { colour: INK, marker: 0 }, true))
 }
 
-/// For a key: a bit of the dashed line.
+/// The SVG that stands for the dashed line in a key.
 pub fn dashes() -> String {
     svg((52, 28), |area| dashed(area, [(2, 14), (50, 14)]))
 }
@@ -118,19 +122,19 @@ impl Lines {
         self.series.iter().flat_map(|s| s.line.iter().chain(&s.marks).chain(&s.hollow)).copied()
     }
 
-    /// Whether there is nothing to draw.
+    /// Whether no point can be drawn.
     pub fn is_empty(&self) -> bool {
         !self.points().any(|p| drawable(&p))
     }
 
-    /// Whether there are points that cannot be drawn.
+    /// Whether some points cannot be drawn and are left out.
     pub fn drops_points(&self) -> bool {
         self.points().any(|p| !drawable(&p))
     }
 }
 
 impl Plot {
-    /// As an SVG document.
+    /// Renders the plot as an SVG document.
     pub fn svg(&self) -> String {
         match self {
             Plot::Lines(lines) => lines.svg(),
@@ -146,7 +150,8 @@ const TEXT: i32 = 25;
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(221, 221, 221);
 
-/// plotters divides font sizes by 1.24.
+/// The style of text that is `size` units high. The factor undoes that plotters divides font
+/// sizes by 1.24.
 fn text(size: i32, colour: RGBColor) -> TextStyle<'static> {
     ("sans-serif", f64::from(size) * 1.24).into_font().color(&colour)
 }
@@ -154,7 +159,7 @@ fn text(size: i32, colour: RGBColor) -> TextStyle<'static> {
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> String {
     let mut out = String::new();
     let area = SVGBackend::with_string(&mut out, size).into_drawing_area();
-    // Writing into a string does not fail.
+    // Writing to a string cannot fail.
     let drawn = draw(&area).and_then(|()| Ok(area.present()?));
     debug_assert!(drawn.is_ok());
     drop(area);
@@ -289,18 +294,19 @@ impl Grid {
     }
 }
 
-/// The size at which a label fits a cell's width.
+/// The font size at which a label fits into a cell of this width.
 fn fitting(label: &str, width: i32) -> i32 {
     let chars = label.chars().count().max(1) as i32;
     (width * 10 / (6 * chars + 4)).clamp(8, TEXT)
 }
 
-/// Dark to light, evenly to the eye.
+/// The viridis colour at `t`, from 0 (dark) to 1 (light). Its steps look even to the eye.
 fn viridis(t: f64) -> RGBColor {
     ViridisRGB.get_color(t.clamp(0.0, 1.0))
 }
 
-/// Black or white, whichever has more contrast (WCAG's relative luminance).
+/// The colour of text on this background: black or white, whichever has more contrast by
+/// WCAG's relative luminance.
 fn readable_on(RGBColor(r, g, b): RGBColor) -> RGBColor {
     let linear = |c: u8| (f64::from(c) / 255.0).powf(2.2);
     let luminance = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);

@@ -1,4 +1,4 @@
-//! The record of one run, as the command prints it.
+//! The report of one run, as the command prints it.
 
 use serde::Serialize;
 use sparsellm_prune::LayerReport;
@@ -18,7 +18,7 @@ pub struct PerplexityReport {
     pub seq_len: usize,
 }
 
-/// A whole run, as `sparsellm prune --json` prints it.
+/// The report of a whole run, as `sparsellm prune --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct PruneReport {
     /// The model as the user named it.
@@ -33,9 +33,9 @@ pub struct PruneReport {
     pub seconds: f64,
     /// The largest resident memory of the process so far, in bytes.
     pub peak_rss_bytes: u64,
-    /// The perplexity on each text that it was asked for.
+    /// The perplexity on each text that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub perplexity: Vec<PerplexityReport>,
-    /// The pruned decoder layers in their order.
+    /// The pruned decoder layers, in order.
     pub layers: Vec<LayerReport>,
 }

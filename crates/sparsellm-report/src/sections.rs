@@ -1,4 +1,4 @@
-//! A sweep's report: its tables, with the figures beside them.
+//! The report of a sweep of several runs: its sections, with their tables and figures.
 
 use super::document::{Look, Page, Row, Section, Table};
 use super::figures;
@@ -94,7 +94,7 @@ fn perplexity(sweep: &Sweep, labels: &Labels) -> Section {
     section
 }
 
-/// `, 40 windows of 512 tokens`, where that is the same for all.
+/// The size of the text, such as `, 40 windows of 512 tokens`, if it is the same for all runs.
 fn windows(sweep: &Sweep, model: &str, text: &str) -> String {
     let dense = sweep.dense.iter().filter(|d| d.model == model).flat_map(|d| &d.perplexity);
     let runs = sweep.runs.iter().filter(|r| r.model == model).flat_map(|r| &r.perplexity);
@@ -108,7 +108,7 @@ fn windows(sweep: &Sweep, model: &str, text: &str) -> String {
     }
 }
 
-/// Says how often runs were repeated, where any was.
+/// A sentence that says how often runs were repeated, if any were.
 fn seeds(sweep: &Sweep, labels: &Labels) -> String {
     let mut most = 1;
     for model in sweep.models() {
@@ -159,7 +159,7 @@ fn task_table(
     if tasks.is_empty() || runs.iter().all(|r| r.tasks.is_empty()) {
         return None;
     }
-    // Each column's values, one for each seed, and last their mean over the tasks.
+    // One seed's figures: one for each task, and last their mean over the tasks.
     let values = |reports: &[TaskReport]| -> Vec<Option<f64>> {
         let of = |name: &&str| reports.iter().find(|t| t.task == *name).and_then(figure);
         let values: Vec<Option<f64>> = tasks.iter().map(of).collect();
@@ -199,7 +199,7 @@ fn task_table(
     })
 }
 
-/// Time and memory.
+/// The section on time and memory.
 fn costs(sweep: &Sweep, labels: &Labels) -> Section {
     let mut tables = Vec::new();
     for model in sweep.models() {

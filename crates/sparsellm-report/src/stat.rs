@@ -1,7 +1,6 @@
 //! Means over repetitions.
 
-/// The mean over repetitions, and their standard deviation where there are
-/// several.
+/// The mean over repetitions, and the standard deviation if there are several.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stat {
     pub mean: f64,
@@ -9,7 +8,8 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// `None` of no values. What is not a number counts as infinite.
+    /// The mean and deviation of `values`, or `None` if there are no values. NaN counts as
+    /// infinity.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Stat> {
         let finite = |v: f64| if v.is_nan() { f64::INFINITY } else { v };
         let values: Vec<f64> = values.into_iter().map(finite).collect();

@@ -1,4 +1,4 @@
-//! What a sweep measured: the dense models, and every run that pruned one.
+//! The results of a sweep: the figures of each dense model, and every run that pruned one.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sparsellm_eval::TaskReport;
@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 pub struct Measured {
     /// The text as the user named it.
     pub data: String,
-    /// The perplexity. One that is not finite is `null` in JSON, which is read back as
-    /// infinite.
+    /// The perplexity. If it is not finite, JSON holds `null`, which is read back as infinity.
     #[serde(deserialize_with = "null_is_infinite")]
     pub perplexity: f64,
     /// How many windows were measured.
@@ -20,7 +19,7 @@ pub struct Measured {
     pub seq_len: usize,
 }
 
-/// What was measured of a dense model. Every table has it as its first row.
+/// The figures of a dense model, which every table shows in its first row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dense {
     /// The model as the user named it.
@@ -32,7 +31,7 @@ pub struct Dense {
     pub tasks: Vec<TaskReport>,
 }
 
-/// A run of a sweep: how it pruned a model, and what was measured of the output.
+/// A run of a sweep: how it pruned a model, and the figures of the pruned model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// The model as the user named it.
@@ -41,18 +40,18 @@ pub struct Run {
     pub method: String,
     /// The pattern as [`Pattern`](sparsellm_prune::Pattern) displays it: `70%`, `2:4`.
     pub pattern: String,
-    /// Every other setting that was given, by the name of its flag without the dashes:
-    /// `alpha`, `samples`, `seed`. Runs that differ in `seed` alone are repetitions of
-    /// one another.
+    /// All other settings that were given. The key is the name of the flag without its
+    /// leading dashes: `alpha`, `samples`, `seed`. Runs that differ only in `seed` are
+    /// repetitions of one another.
     pub settings: BTreeMap<String, String>,
     /// The fraction of zeros over all pruned linears, as written.
     pub sparsity: f64,
-    /// How long the run took, in seconds of wall-clock time; `None` where the report is
-    /// to be the same each time.
+    /// How long the run took, in seconds of wall-clock time. `None` in a report that must be
+    /// the same after every equal run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// The largest resident memory of the process, in bytes; `None` where the report is
-    /// to be the same each time.
+    /// The largest resident memory of the process, in bytes. `None` in a report that must be
+    /// the same after every equal run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_rss_bytes: Option<u64>,
     /// The pruned model's perplexity on each text.
@@ -60,42 +59,42 @@ pub struct Run {
     /// The pruned model's accuracy on each task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskReport>,
-    /// The pruned decoder layers in their order.
+    /// The pruned decoder layers, in order.
     pub layers: Vec<LayerReport>,
 }
 
-/// A sweep: many runs side by side. `results.json` holds one, and every report is
+/// A sweep: many runs side by side. `results.json` holds a sweep, and every report is
 /// rendered from one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sweep {
     /// The title of the report.
     pub title: String,
-    /// The version of sparsellm that made it.
+    /// The version of sparsellm that ran the sweep.
     pub version: String,
-    /// What was measured of each model before it was pruned.
+    /// The figures of each model before it was pruned.
     pub dense: Vec<Dense>,
     /// The runs in the recipe's order.
     pub runs: Vec<Run>,
 }
 
 impl Sweep {
-    /// The models in order of appearance.
+    /// The names of all models, in order of appearance.
     pub(crate) fn models(&self) -> Vec<&str> {
         let dense = self.dense.iter().map(|d| &d.model);
         distinct(dense.chain(self.runs.iter().map(|r| &r.model)).map(String::as_str))
     }
 
-    /// A model's figures before pruning.
+    /// The model's figures before pruning.
     pub(crate) fn dense(&self, model: &str) -> Option<&Dense> {
         self.dense.iter().find(|d| d.model == model)
     }
 
-    /// A model's runs.
+    /// The runs that pruned the model.
     pub(crate) fn runs_of(&self, model: &str) -> Vec<&Run> {
         self.runs.iter().filter(|r| r.model == model).collect()
     }
 
-    /// The texts that `model`, or any where `None`, was measured on.
+    /// The texts that `model` was measured on; for `None`, those of all models.
     pub(crate) fn texts(&self, model: Option<&str>) -> Vec<&str> {
         let of = |m: &str| model.is_none_or(|model| model == m);
         let dense = self.dense.iter().filter(|d| of(&d.model)).flat_map(|d| &d.perplexity);
@@ -103,7 +102,7 @@ impl Sweep {
         distinct(dense.chain(runs).map(|m| m.data.as_str()))
     }
 
-    /// The tasks, likewise.
+    /// The tasks that `model` was asked; for `None`, those of all models.
     pub(crate) fn tasks(&self, model: Option<&str>) -> Vec<&str> {
         let of = |m: &str| model.is_none_or(|model| model == m);
         let dense = self.dense.iter().filter(|d| of(&d.model)).flat_map(|d| &d.tasks);
@@ -112,23 +111,24 @@ impl Sweep {
     }
 }
 
-/// The perplexity on one text, where it was measured.
+/// The perplexity on the text `data`, if it was measured.
 pub(crate) fn on(measured: &[Measured], data: &str) -> Option<f64> {
     measured.iter().find(|m| m.data == data).map(|m| m.perplexity)
 }
 
-/// The error of the feed-forward network that was kept.
+/// The error of the layer's feed-forward network after the epoch that was kept, if the method
+/// has epochs.
 pub(crate) fn kept_error(layer: &LayerReport) -> Option<f64> {
     layer.ffn_error.get(layer.kept_epoch.checked_sub(1)?).copied()
 }
 
-/// Its mean over a run's layers.
+/// The mean of `kept_error` over a run's layers.
 pub(crate) fn mean_kept_error(run: &Run) -> Option<f64> {
     let errors: Vec<f64> = run.layers.iter().filter_map(kept_error).collect();
     (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
 }
 
-/// Each item once, in order of appearance.
+/// The distinct items, in order of first appearance.
 pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut seen = Vec::new();
     for item in items {
@@ -139,7 +139,7 @@ pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<
     seen
 }
 
-/// JSON has no infinity; serde_json writes `null`.
+/// Reads `null` as infinity: JSON has no infinity, and serde_json writes `null` instead.
 fn null_is_infinite<'de, D: Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(json)?.unwrap_or(f64::INFINITY))
 }

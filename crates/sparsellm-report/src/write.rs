@@ -1,14 +1,14 @@
-//! Files of a report.
+//! Writes the files of a report.
 
 use sparsellm_base::{Error, Result};
 use sparsellm_checkpoint::{PARTIAL, folder_of};
 use std::{io::Write, path::Path};
 
-/// Writes `text` to the file at `path`, whole or not at all: it is written beside its
-/// place and then renamed. A file that is there already is replaced.
+/// Writes `text` to the file at `path`, completely or not at all: the text goes to a temporary
+/// file in the same folder, which is then renamed. An existing file is replaced.
 ///
 /// # Errors
-/// Where the folder cannot be written to.
+/// If the folder cannot be written to.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();

@@ -1,5 +1,5 @@
-//! Reports of sweeps: the numbers in their tables, and what hostile or missing
-//! data does to them.
+//! Tests the reports of sweeps: the numbers in their tables, and how they show hostile or
+//! missing data.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -160,7 +160,7 @@ tiny,sparsellm,70%,0.7,5,0,0.3333333333333333,0.1,,0.5
 d\",wanda,2:4,0.7,,1,inf,,,
 ";
     assert_eq!(csv(&sweep), expected);
-    // As a resumed sweep reads it back.
+    // A resumed sweep reads the infinity back from JSON in this way.
     let json = serde_json::to_string(&sweep).unwrap();
     let back: Sweep = serde_json::from_str(&json).unwrap();
     assert_eq!(csv(&back), expected);
