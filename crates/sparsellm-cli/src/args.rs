@@ -39,7 +39,7 @@ pub enum Command {
     Demo(Demo),
 }
 
-/// How much goes: `--sparsity` or `--pattern`.
+/// How much is pruned: `--sparsity` or `--pattern`.
 #[derive(clap::Args, Clone, Serialize)]
 pub struct Amount {
     /// Fraction of the weights to remove, in [0, 1) [default: 0.7]
@@ -51,11 +51,12 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// What was given, by the fields' names.
+    /// The values that were given, by field name.
     pub fn asked(&self) -> Map<String, Value> {
         given(self)
     }
 
+    /// The pattern that was asked for, or the default sparsity of 0.7.
     pub fn pattern(&self) -> Pattern {
         let asked = self.pattern.as_ref().and_then(|text| text.parse().ok());
         asked.unwrap_or(Pattern::Unstructured(self.sparsity.unwrap_or(0.7)))
@@ -94,11 +95,11 @@ pub struct Prune {
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
     pub max_windows: Option<usize>,
-    /// Stay within this much memory, e.g. 12GB or 500MiB: z and s go to a temporary file where they
-    /// would be too much
+    /// Stay within this much memory, e.g. 12GB or 500MiB: if z and s do not fit, they go to a
+    /// temporary file
     #[arg(long, value_name = "LIMIT", value_parser = bytes)]
     pub memory: Option<usize>,
-    /// Also tell where the time went: seconds, GFLOP/s and share of the machine's peak per phase
+    /// Also show where the time went: seconds, GFLOP/s and share of the machine's peak per phase
     #[arg(long)]
     pub profile: bool,
     /// Go on with an unfinished run from its last finished layer, to the same bytes
@@ -112,8 +113,7 @@ pub struct Prune {
     pub json: bool,
 }
 
-/// The library's settings, by their fields' names: what is given here is laid over the
-/// method's own.
+/// The library's settings, by field name. The values given here replace the method's defaults.
 #[derive(clap::Args, Serialize)]
 pub struct SettingsFlags {
     #[command(flatten)]
@@ -153,13 +153,13 @@ pub struct SettingsFlags {
 }
 
 impl SettingsFlags {
-    /// What was given, by the fields' names.
+    /// The values that were given, by field name.
     pub fn asked(&self) -> Map<String, Value> {
         given(self)
     }
 }
 
-/// What `sparsellm-plus` adds to the published methods, each switched alone.
+/// The additions of `sparsellm-plus` to the published methods. Each has a switch of its own.
 #[derive(clap::Args, Serialize)]
 #[command(next_help_heading = "What sparsellm-plus adds (for other methods: off unless asked for)")]
 pub struct Additions {
@@ -172,19 +172,19 @@ pub struct Additions {
     /// Conjugate-gradient steps of least squares on the kept weights, after any method [default: 0]
     #[arg(long, value_name = "STEPS")]
     pub refit: Option<usize>,
-    /// Each layer's sparsity by its share of outliers (owl, the spread 0.08, or a spread of one's own),
-    /// or the same for all (uniform); N:M is always uniform
+    /// How the layers share the sparsity: by their share of outliers (owl, with the spread 0.08, or
+    /// a number for another spread) or equally (uniform); N:M is always uniform
     #[arg(long, value_name = "uniform|owl|F", value_parser = allocation)]
     pub allocation: Option<f32>,
     /// Solve the last linear again on the pruned first linears' true activations
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub sequential_refit: Option<bool>,
-    /// What the feed-forward network should give: this layer's dense output (layer), what leads to
-    /// the dense model's hidden state (dense), or a number between 0 and 1
+    /// The output that the feed-forward network is fitted to: this layer's dense output (layer),
+    /// the one that leads to the dense model's hidden states (dense), or a mix, from 0 to 1
     #[arg(long, value_name = "layer|dense|F", value_parser = target)]
     pub target: Option<f32>,
-    /// How much a neuron's worth to the network's output weighs in the masks of gate, up and fc1,
-    /// from 0 (off) to 1
+    /// How much a neuron's importance to the network's output weighs in the masks of gate, up and
+    /// fc1, from 0 (off) to 1
     #[arg(long, value_name = "F", value_parser = neuron_weights)]
     pub neuron_weights: Option<f32>,
 }
@@ -203,7 +203,7 @@ pub struct Eval {
     /// file: piqa,arc_easy:FILE
     #[arg(long, value_delimiter = ',', value_name = "TASK[:FILE]", value_parser = parse::<AskedTask>)]
     pub tasks: Vec<AskedTask>,
-    /// Folder that holds the tasks' files, by names that start with the tasks'
+    /// Folder that holds the tasks' files; the name of each file starts with the name of its task
     #[arg(long, value_name = "DIR", requires = "tasks")]
     pub task_data: Option<PathBuf>,
     /// Ask the first N questions of each task only
@@ -227,7 +227,7 @@ pub struct Eval {
 pub struct Sweep {
     /// The recipe, a .toml file; recipes/ has some
     pub recipe: PathBuf,
-    /// Folder for the results; what an interrupted sweep has finished there is not done again
+    /// Folder for the results; runs that an interrupted sweep has finished there are not repeated
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
     /// Print one JSON document on stdout
@@ -257,7 +257,7 @@ pub struct Demo {
     pub json: bool,
 }
 
-/// A task, and its file where one was named.
+/// A task, and the file with its questions if one was named.
 #[derive(Clone, Debug)]
 pub struct AskedTask {
     pub task: Task,
@@ -303,14 +303,14 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-/// The flags that were given, by the fields' names.
+/// The flags that were given, by field name.
 fn given(flags: &impl Serialize) -> Map<String, Value> {
     let Ok(Value::Object(mut given)) = serde_json::to_value(flags) else { return Map::new() };
     given.retain(|_, value| !value.is_null());
     given
 }
 
-/// A number: JSON, which settings are laid over as, has no other.
+/// Parses a finite number. Settings are passed on as JSON, which has no infinity and no NaN.
 fn finite(text: &str) -> std::result::Result<f32, String> {
     let number: Option<f32> = text.parse().ok();
     number.filter(|n| n.is_finite()).ok_or_else(|| "a number was expected".into())
@@ -336,7 +336,7 @@ fn named_or_number(text: &str, names: [(&str, f32); 2]) -> std::result::Result<f
     }
 }
 
-/// A number of bytes with its unit.
+/// Parses a number of bytes with its unit, such as `1.5GiB`.
 fn bytes(text: &str) -> std::result::Result<usize, String> {
     let hint = || "a size was expected, e.g. 12GB, 1.5GiB or 500MB".to_string();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -357,7 +357,8 @@ fn bytes(text: &str) -> std::result::Result<usize, String> {
     Ok((number * unit) as usize)
 }
 
-/// More threads than this is a typing error, and would exhaust the machine.
+/// Parses a number of threads. More than 1024 are taken for a typing error: they would exhaust
+/// the machine.
 fn threads(text: &str) -> std::result::Result<usize, String> {
     at_least_one(text).and_then(|n| if n <= 1024 { Ok(n) } else { Err("at most 1024".into()) })
 }
@@ -370,8 +371,8 @@ fn layers(text: &str) -> std::result::Result<String, String> {
     range.ok_or_else(|| "a range A..B was expected, e.g. 0..12".into())
 }
 
-/// Opens the model at a path, or by its id on the hub where there is nothing
-/// at that path, with progress.
+/// Opens the model at a path or, if there is nothing at that path, the model of that id on the
+/// hub, and shows the progress.
 pub fn open(model: &str, context: &Context) -> Result<sparsellm::Model> {
     let mut progress = Progress::new();
     sparsellm::open_model(model, &context.hub, &*context.ranks, &mut progress.observer())
@@ -384,8 +385,8 @@ impl Prune {
     }
 }
 
-/// `wikitext2:FILE` as `wikitext2:` and `FILE`; nothing and all of it where there
-/// is no colon.
+/// Splits `wikitext2:FILE` into `wikitext2:` and `FILE`. Without a colon, the first part is
+/// empty.
 pub fn split_prefix(name: &str) -> (&str, &str) {
     name.split_at(name.rfind(':').map_or(0, |colon| colon + 1))
 }

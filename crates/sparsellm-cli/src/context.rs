@@ -27,7 +27,7 @@ pub fn note(text: &str) {
     }
 }
 
-/// Prints to stdout; a reader that has gone away is no error.
+/// Prints to stdout. It is not an error if the reader of a pipe has closed it.
 pub fn print(text: &str) -> Result<()> {
     if silent() {
         return Ok(());
@@ -43,7 +43,7 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(&json_text(value)?)
 }
 
-/// JSON as people can read it.
+/// A value as JSON with line breaks and indentation, for people to read.
 pub fn json_text(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value);
     text.map(|text| text + "\n").map_err(|e| Error::Input(format!("cannot write JSON: {e}")))

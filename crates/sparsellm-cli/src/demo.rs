@@ -1,5 +1,4 @@
-//! `sparsellm demo`: two small models that ship with the command, pruned with
-//! every method.
+//! `sparsellm demo`: prunes two small models that ship with the command with every method.
 
 use crate::args;
 use crate::context::{print, print_json};
@@ -57,7 +56,7 @@ pub fn run(args: &args::Demo) -> Result<()> {
     ))
 }
 
-/// Prunes the model in `home/name` with every method; adds its row to the table.
+/// Prunes the model in `home/name` with every method, and adds the model's row to the table.
 fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) -> Result<Value> {
     let model = Model::open(&home.join(name))?;
     let test = home.join("test.txt").to_string_lossy().into_owned();

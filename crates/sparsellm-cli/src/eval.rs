@@ -59,6 +59,7 @@ pub fn run(args: &args::Eval, context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// The result of a task, in one line.
 fn sentence(report: &TaskReport) -> String {
     let mut text = format!(
         "{}: acc {:.4} ± {:.4} over {} questions",
@@ -73,7 +74,7 @@ fn sentence(report: &TaskReport) -> String {
     text
 }
 
-/// Writes one JSON object a line, beside the file's place first.
+/// Writes the outcomes to a file, one JSON object per line.
 fn write_lines(path: &Path, outcomes: &[ItemReport]) -> Result<()> {
     let mut text = String::new();
     for outcome in outcomes {
@@ -85,8 +86,8 @@ fn write_lines(path: &Path, outcomes: &[ItemReport]) -> Result<()> {
     sparsellm_report::write(path, &text)
 }
 
-/// The questions of each task. All are read before any is asked, so that a bad
-/// file costs nothing.
+/// Reads the questions of each task. All files are read before any question is asked, so that a
+/// bad file shows at once.
 pub fn questions(
     tasks: &[args::AskedTask],
     folder: Option<&Path>,
@@ -109,7 +110,7 @@ pub fn questions(
     tasks.iter().map(load).collect()
 }
 
-/// Asks a model all of them, with progress.
+/// Asks a model all questions, and shows the progress.
 pub fn ask(
     model: &Model,
     questions: &[(Task, Vec<Item>)],
@@ -126,8 +127,8 @@ pub fn ask(
     questions.iter().map(ask).collect()
 }
 
-/// The windows of each file. All are read before any is measured, so that a
-/// bad one costs nothing.
+/// Reads the windows of each text. All texts are read before any is measured, so that a bad one
+/// shows at once.
 pub fn texts<'a>(
     model: &Model,
     files: &'a [String],
@@ -148,7 +149,7 @@ pub fn texts<'a>(
     files.iter().map(windows).collect()
 }
 
-/// Measures a model on windows of `data`, with progress.
+/// Measures a model on the windows of the text `data`, and shows the progress.
 pub fn measure(
     model: &Model,
     data: &str,

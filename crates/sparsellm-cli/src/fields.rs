@@ -4,7 +4,7 @@
 use crate::args::Args;
 use clap::CommandFactory;
 
-/// A message with the fields it names shown as this command's flags.
+/// The message, with every field that it names in backticks replaced by this command's flag.
 pub fn as_flags(message: &str) -> String {
     let mut out = String::new();
     let mut parts = message.split('`');
@@ -24,7 +24,7 @@ pub fn as_flags(message: &str) -> String {
     out
 }
 
-/// The flag of a field, if some command has one.
+/// The flag that sets a field, if any command has one.
 fn flag(field: &str) -> Option<String> {
     let long = field.replace('_', "-");
     let command = Args::command();

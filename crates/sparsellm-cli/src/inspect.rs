@@ -7,7 +7,7 @@ use sparsellm::Result;
 use sparsellm_prune::holds;
 use std::collections::BTreeSet;
 
-/// The N:M patterns looked for.
+/// The N:M patterns that are looked for in every prunable weight.
 const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (6, 8), (7, 8)];
 
 pub fn run(args: &args::Inspect, context: &Context) -> Result<()> {

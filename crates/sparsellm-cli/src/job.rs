@@ -1,4 +1,4 @@
-//! The job that this process was started in, alone or by `mpirun`.
+//! The job that this process belongs to: the process alone, or all processes of an `mpirun`.
 
 #[cfg(feature = "mpi")]
 pub use sparsellm_ranks::mpi::{join, world};
@@ -6,7 +6,7 @@ pub use sparsellm_ranks::mpi::{join, world};
 #[cfg(not(feature = "mpi"))]
 pub use alone::{join, world};
 
-/// Built without MPI: one rank.
+/// The job of a command that was built without MPI, which has a single rank.
 #[cfg(not(feature = "mpi"))]
 mod alone {
     use sparsellm::Result;
@@ -15,12 +15,14 @@ mod alone {
 
     /// The job that this process belongs to.
     pub struct Job {
-        /// How many threads are this rank's part of the machine; `None`: all of them.
+        /// The number of threads that are this rank's share of the machine; `None` means all.
         pub threads: Option<usize>,
     }
 
-    /// Joins the job, which must not have several processes: those need MPI to know of
-    /// each other.
+    /// Joins the job.
+    ///
+    /// # Errors
+    /// If the job has several processes: without MPI, they cannot communicate.
     pub fn join() -> Result<Job> {
         let launched = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
         match ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find_map(launched) {

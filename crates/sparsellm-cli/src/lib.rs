@@ -1,5 +1,5 @@
-//! The `sparsellm` command: arguments, progress, JSON, exit codes. The work is
-//! the library's. (A library itself only so that it can be fuzzed.)
+//! The `sparsellm` command: arguments, progress, JSON and exit codes. The crate `sparsellm` does
+//! the work. This crate is a library, too, only so that the fuzz targets can call it.
 
 mod args;
 mod context;
@@ -19,11 +19,11 @@ use context::{Context, SILENT, silent};
 use sparsellm::{Error, Hub, Result};
 use std::{path::Path, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
-/// As much stack as the main thread has.
+/// The stack of each thread, in bytes: as much as the main thread has.
 const STACK: usize = 8 << 20;
 
-/// How long a rank other than the first waits before it prints its error: if all ranks have the
-/// same error, only the first prints it.
+/// How long a rank other than the first waits before it prints its error. If all ranks have the
+/// same error, the first prints it and ends the others in the meantime.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command that the process's arguments ask for.
@@ -59,8 +59,8 @@ pub fn main() -> ExitCode {
         Ok(pool) => pool,
         Err(e) => return failed(&Error::Input(format!("cannot start {threads} threads: {e}"))),
     };
-    // One of the threads drives the run: from outside, each of many small
-    // operations would wake a thread and wait for it.
+    // A thread of the pool drives the run. A thread outside the pool would have to wake one of
+    // the pool's threads, and wait for it, for each of many small operations.
     match pool.install(|| run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => failed(&e),
@@ -81,7 +81,7 @@ fn run(args: args::Args) -> Result<()> {
     }
 }
 
-/// Reports an error, and ends all ranks.
+/// Prints an error, and ends all ranks.
 fn failed(e: &Error) -> ExitCode {
     let status = if matches!(e, Error::Usage(_)) { 2 } else { 1 };
     let (ranks, e) = (job::world(), fields::as_flags(&e.to_string()));
@@ -100,10 +100,10 @@ fn failed(e: &Error) -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// How many runs a sweep's recipe asks for.
+/// The number of runs that the recipe of a sweep asks for.
 ///
 /// # Errors
-/// Where it is not a recipe.
+/// If the file is not a recipe.
 pub fn runs_of_recipe(path: &Path) -> Result<usize> {
     Ok(sweep::Recipe::read(path)?.cells()?.len())
 }

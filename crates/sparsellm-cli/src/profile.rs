@@ -1,4 +1,4 @@
-//! `prune --profile`: the library's ledger of phases as a table and as JSON.
+//! `prune --profile`: shows the library's ledger of phases as a table and as JSON.
 
 use serde_json::{Value, json};
 use sparsellm::Profile;
@@ -6,17 +6,18 @@ use sparsellm_tensor::gemm_peak;
 use sparsellm_tensor::profile::{Entry, Phase};
 use std::fmt;
 
-/// What the phases of a run took.
+/// The time and work of each phase of a run.
 pub struct Table {
-    /// Flop/s of the machine's matrix product.
+    /// The speed of the machine's matrix product, in flop/s.
     peak: f64,
     seconds: f64,
     phases: Vec<(Phase, Entry)>,
 }
 
 impl Table {
-    /// The table of a run before which the machine's product reached `peak`. It is
-    /// measured again: what else the machine does may have slowed it before.
+    /// The table of a run. `peak` is the speed of the matrix product, in flop/s, as measured
+    /// before the run. The speed is measured again now, and the larger one counts, because other
+    /// programs may have slowed down either measurement.
     pub fn new(profile: &Profile, peak: f64) -> Table {
         let seconds = profile.seconds.get();
         let mut phases = Phase::ALL.map(|phase| (phase, profile.ledger.entry(phase))).to_vec();
@@ -34,7 +35,7 @@ impl Table {
         Entry { seconds: self.seconds, flops: sum(|e| e.flops), bytes: sum(|e| e.bytes) }
     }
 
-    /// The same for `--json`.
+    /// The table as JSON, for `--json`.
     pub fn json(&self) -> Value {
         let phases: serde_json::Map<String, Value> =
             self.phases.iter().map(|(phase, entry)| (phase.name().into(), json!(entry))).collect();

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar where it is a terminal, plain lines where not.
+//! Shows progress on stderr: as a bar on a terminal, and as plain lines otherwise.
 
 use crate::context::{note, silent};
 use crate::stop;
@@ -11,17 +11,18 @@ use std::{fmt, io::IsTerminal};
 const LAYERS: &str = "{bar:24} {pos}/{len} layers  {left}  {wide_msg}";
 const BYTES: &str = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {left}  {wide_msg}";
 
-/// Shows what a run does.
+/// Shows the progress of a run.
 pub struct Progress {
-    /// Absent where stderr is no terminal, or another rank speaks.
+    /// The progress bar; `None` if stderr is not a terminal, or if this rank prints nothing.
     bar: Option<ProgressBar>,
     layer: usize,
     of: usize,
-    /// The file that is being downloaded.
+    /// The name of the file that is being downloaded.
     file: String,
 }
 
 impl Progress {
+    /// Starts to show progress.
     pub fn new() -> Progress {
         let bar = (std::io::stderr().is_terminal() && !silent()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -31,7 +32,7 @@ impl Progress {
         Progress { bar, layer: 0, of: 0, file: String::new() }
     }
 
-    /// An observer that shows events here, and stops the run where it was told to.
+    /// An observer that shows each event, and ends the run if a signal has asked it to end.
     pub fn observer(&mut self) -> Observer<'_> {
         Observer::new(|event| {
             self.event(&event);
@@ -39,7 +40,7 @@ impl Progress {
         })
     }
 
-    /// Layers done and to do, where there is nothing else to tell.
+    /// Shows how many of `of` layers are done, for work that has nothing else to report.
     fn layers(&mut self, what: &str, done: usize, of: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(of as u64);
@@ -50,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Shows one of the library's events.
+    /// Shows one event of the library.
     fn event(&mut self, event: &Event) {
         match event {
             Event::Download { file, done, of } => self.download(file, *done, *of),
@@ -103,7 +104,7 @@ impl Progress {
                 set_style(bar, BYTES);
                 bar.set_length(of);
                 bar.set_message(file.to_string());
-                // What was here already says nothing about the speed.
+                // The part that was downloaded earlier must not count towards the speed.
                 bar.set_position(done);
                 bar.reset_eta();
                 self.file = file.to_string();
@@ -111,7 +112,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays on the terminal, above the bar if there is one.
     fn print(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
@@ -119,6 +120,8 @@ impl Progress {
         }
     }
 
+    /// Shows a short message: beside the bar, where the next one replaces it, or as a line of its
+    /// own that ends with `detail`.
     fn line(&self, text: String, detail: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => bar.set_message(text),
@@ -133,7 +136,8 @@ fn set_style(bar: &ProgressBar, template: &str) {
     }
 }
 
-/// The time left, once something is done and it can be told.
+/// Writes the estimated time left. Before any work is done there is no estimate, and nothing is
+/// written.
 fn time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     let _ = match state.pos() {
         0 => write!(out, ""),

@@ -28,13 +28,14 @@ pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
         )),
     })?;
     if report.seconds > 0.0 {
-        report.seconds += opening.as_secs_f64(); // a run that was finished before took none
+        // A run that was already finished reports 0 seconds, and opening does not count either.
+        report.seconds += opening.as_secs_f64();
     }
     let table = measured.map(|(profile, peak)| Table::new(&profile, peak));
     tell(args, &model, &report, table.as_ref(), context)
 }
 
-/// What the arguments ask of the library.
+/// The library's `Pruner`, set up as the arguments ask.
 pub fn pruner<'a>(
     args: &'a args::Prune,
     model: &'a Model,
@@ -100,7 +101,7 @@ fn tell(
     Ok(())
 }
 
-/// The report's JSON with the profile's in it.
+/// The report as JSON, with the profile added to it.
 fn with_profile(report: &PruneReport, table: &Table) -> Result<Value> {
     let mut json = serde_json::to_value(report)
         .map_err(|e| Error::Input(format!("cannot write JSON: {e}")))?;

@@ -1,6 +1,6 @@
-//! SIGINT and SIGTERM end a run at its next safe point; a second one ends it at
-//! once, which loses no finished layer either. One of several ranks ends at once:
-//! the others would wait for it.
+//! Stops a run on SIGINT or SIGTERM. The first signal ends the run at its next safe point, the
+//! second ends it at once; neither loses a finished layer. A rank of several ends at once at the
+//! first signal: if it left the run at a safe point, the others would wait for it for ever.
 
 use sparsellm::{Error, Result};
 use sparsellm_ranks::Communicator;
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Watches for the signals from here on, and past a file-size limit has writes
-/// fail as on a full disk.
+/// Starts to watch for the signals. It also catches SIGXFSZ, so that a write beyond a file-size
+/// limit fails with an error, as on a full disk, and does not kill the process.
 #[cfg(unix)]
 pub fn watch(ranks: &dyn Communicator) -> Result<()> {
     use libc::{SIGINT, SIGTERM, SIGXFSZ};
@@ -25,8 +25,8 @@ pub fn watch(ranks: &dyn Communicator) -> Result<()> {
                         "stopped by signal {signal}, which mpirun sends when another rank has ended; finished layers stay, and the same command with --resume goes on from there, on any number of ranks"
                     );
                 }
-                // SAFETY: it returns to nothing. `exit` would wait in MPI for ranks
-                // that have ended.
+                // SAFETY: `_exit` never returns, so no code runs after it. `exit` would not do:
+                // MPI's exit handlers would wait for ranks that have ended.
                 unsafe { libc::_exit(1) }
             }
             if ASKED.swap(true, Ordering::Relaxed) {
@@ -40,13 +40,17 @@ pub fn watch(ranks: &dyn Communicator) -> Result<()> {
     Ok(())
 }
 
-/// Elsewhere the system ends the process, which loses no finished layer.
+/// Does nothing on other systems: there, the system itself ends the process, which loses no
+/// finished layer.
 #[cfg(not(unix))]
 pub fn watch(_: &dyn Communicator) -> Result<()> {
     Ok(())
 }
 
-/// A safe point: fails where the run is to end.
+/// Marks a safe point of the run.
+///
+/// # Errors
+/// If a signal has asked the run to end.
 pub fn check() -> Result<()> {
     if ASKED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }

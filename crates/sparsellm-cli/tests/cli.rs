@@ -1,4 +1,4 @@
-//! The command, end to end, as a user runs it.
+//! Tests the command end to end, as a user runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -13,7 +13,7 @@ fn family(name: &str) -> String {
     common::family(name).display().to_string()
 }
 
-/// A .npy file of `n` int64 token ids below `vocabulary`.
+/// Writes a .npy file of `n` int64 token ids below `vocabulary`, and returns its path.
 fn tokens(folder: &Path, n: usize, vocabulary: i64) -> String {
     let (mut state, mut ids) = (1i64, Vec::new());
     for _ in 0..n {
@@ -25,7 +25,8 @@ fn tokens(folder: &Path, n: usize, vocabulary: i64) -> String {
     path.display().to_string()
 }
 
-/// Every linear of the decoder layers, as the bytes of its elements' rows.
+/// Calls `f` for every linear of the decoder layers, with its name, its shape, and whether each of
+/// its elements is zero.
 fn for_each_linear(folder: &Path, mut f: impl FnMut(&str, &[usize], Vec<bool>)) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -220,7 +221,7 @@ fn damaged(temp: &TempDir, name: &str, damage: impl FnOnce(&Path)) -> String {
     to.display().to_string()
 }
 
-/// Rewrites a folder's config.json.
+/// Sets a key in a folder's config.json.
 fn configure(folder: &Path, key: &str, value: Value) {
     let path = folder.join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -228,7 +229,7 @@ fn configure(folder: &Path, key: &str, value: Value) {
     std::fs::write(path, config.to_string()).unwrap();
 }
 
-/// Sets an element of the first tensor of a name with `part` to NaN.
+/// Sets an element of the first tensor whose name contains `part` to NaN.
 fn poison(folder: &Path, part: &str) {
     let path = folder.join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -240,7 +241,7 @@ fn poison(folder: &Path, part: &str) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Prunes `model`, which must fail with `status`, say `what`, and write nothing.
+/// Prunes `model`. The run must fail with `status`, say `what`, and write no output.
 fn refused(temp: &TempDir, model: &str, extra: &[&str], status: i32, what: &str) {
     let npy = tokens(temp.path(), 128, 60);
     let before: Vec<_> = std::fs::read_dir(temp.path()).unwrap().collect();
@@ -257,7 +258,7 @@ fn refused(temp: &TempDir, model: &str, extra: &[&str], status: i32, what: &str)
     assert!(stderr.contains(what), "{extra:?}: {stderr:?} does not say {what:?}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert!(output.stdout.is_empty());
-    // Finished layers stay, and are told of; nothing else does.
+    // Finished layers stay, and the message says so; nothing else stays.
     let kept =
         usize::from(stderr.contains("finished layers: 1, and the same command with --resume"));
     let left = std::fs::read_dir(temp.path()).unwrap().count();
@@ -392,7 +393,7 @@ fn outputs_are_never_overwritten_by_accident() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("--force"));
     assert!(prune(&["--force"]).status.success());
     assert_eq!(std::fs::read_dir(t.path()).unwrap().count(), 1);
-    // The input is never the output.
+    // The output folder must not be the input folder.
     let model = out.to_str().unwrap();
     let output =
         sparsellm(&["prune", model, "--output", model, "--method", "magnitude", "--force"]);

@@ -1,5 +1,5 @@
-//! Runs that end before their time: killed, stopped, out of disk. `KILLS=40` tries
-//! as many kills as docs/reliability.md tells of; a few are tried otherwise.
+//! Tests runs that end before their time: killed, stopped, or out of disk space. `KILLS=40` tries
+//! as many kills as docs/reliability.md reports; without it, the tests try a few.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,7 +15,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What is killed: both embedded models, a local method and both global ones.
+/// The runs that are killed: both embedded models, with a local method and both global ones.
 const RUNS: [(&str, &str); 3] =
     [("tiny-llama", "sparsellm-plus"), ("tiny-opt", "sparsegpt"), ("tiny-opt", "sparsellm")];
 
@@ -38,13 +38,13 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
 }
 
-/// What a process said, and its exit status.
+/// Waits for a process, and returns what it printed on stderr and its exit status.
 fn end(child: Child) -> (String, Option<i32>) {
     let output = child.wait_with_output().unwrap();
     (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
 }
 
-/// Waits until `layers` are done.
+/// Waits until the run on `out` has finished this many layers.
 fn wait_for_layers(child: &mut Child, out: &Path, layers: usize) {
     while layers_done(out) < layers {
         assert!(child.try_wait().unwrap().is_none(), "ended before {layers} layers");
@@ -67,7 +67,7 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
     for kill in 0..kills {
         let ((model, method), (reference, took)) = (RUNS[kill % 3], &references[kill % 3]);
         let out = temp.path().join(format!("out-{kill}"));
-        // Anywhere from the first to after the last moment of the run.
+        // The kill comes at any moment, from the start of the run to after its end.
         let at = random(kill as u64);
         let mut options = Vec::new();
         let mut child = start(prune(model, method, &out, &options));
@@ -80,7 +80,7 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
         }
         let done = layers_done(&out);
         options.push("--resume");
-        // Every third run is killed once more, on its way from there.
+        // Every third run is killed once more after it has resumed.
         if kill / 3 % 3 == 0 {
             let mut child = start(prune(model, method, &out, &options));
             sleep(took.mul_f64(0.5 * random(1000 + kill as u64)));
@@ -89,7 +89,7 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
             again += 1;
         }
         assert!(layers_done(&out) >= done || out.exists(), "kill {kill}: layers were lost");
-        // (Killed after the rename, a run has its lines still.)
+        // A run that was killed just after the rename still has its record of finished layers.
         let (done, whole) = (layers_done(&out), out.exists());
         let (said, status) = end(start(prune(model, method, &out, &options)));
         assert_eq!(status, Some(0), "kill {kill} at {at:.3}: {said}");
@@ -108,7 +108,7 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
     assert_eq!(left, kills + RUNS.len(), "something is left beside the outputs");
 }
 
-/// From 0 to 1, by SplitMix64.
+/// A pseudo-random number from 0 to 1, by SplitMix64.
 fn random(seed: u64) -> f64 {
     let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -136,7 +136,7 @@ fn signals_stop_at_a_safe_point_and_say_how_to_go_on() {
         assert_eq!(status, Some(0), "{said}");
         assert!(files(&out) == files(&whole), "{signal}: other bytes");
     }
-    // With nothing to go on with, nothing stays.
+    // A run that has not finished a layer leaves nothing behind.
     let out = temp.path().join("early");
     let child = start(prune(model, method, &out, &["--samples", "64"]));
     sleep(Duration::from_millis(100));
@@ -168,18 +168,18 @@ fn another_run_is_not_resumed_and_none_is_lost_by_accident() {
     refused("wanda", &["--resume"], &["settings.method was \"sparsegpt\" and is \"wanda\""]);
     let seed = ["--resume", "--seed", "1", "--damping", "0.02"];
     refused("sparsegpt", &seed, &["input.calibration_sha256", "damping was 0.01 and is 0.02"]);
-    // Another model: same shapes, other weights.
+    // A model with the same shapes but other weights is another model.
     let other = temp.path().join("other");
     let made = ["prune", &asset("tiny-llama"), "--output", other.to_str().unwrap()];
     assert!(sparsellm(&[&made[..], &["--method", "magnitude"]].concat()).status.success());
     let command = prune(other.to_str().unwrap(), "sparsegpt", &out, &["--resume"]);
     let (said, status) = end(start(command));
     assert!(status == Some(1) && said.contains("input.sha256"), "{said}");
-    // Threads and memory decide nothing.
+    // The number of threads and the memory are not part of a run's identity.
     let options = ["--resume", "--threads", "1"];
     let (said, status) = end(start(prune("tiny-llama", "sparsegpt", &out, &options)));
     assert!(status == Some(0) && said.contains("layers were done before"), "{said}");
-    // And a run that was finished is not done again, only told of again.
+    // A finished run is not done again; its report is only printed again.
     let before = files(&out);
     let (said, status) = end(start(prune("tiny-llama", "sparsegpt", &out, &["--resume"])));
     assert!(status == Some(0) && said.contains("was finished before"), "{said}");
@@ -197,7 +197,7 @@ fn two_runs_never_write_one_output() {
     let out = temp.path().join("out");
     let mut first = start(prune("tiny-llama", "sparsellm-plus", &out, &[]));
     wait_for_layers(&mut first, &out, 1);
-    // It would end before the others have asked.
+    // Suspend the first run, which would otherwise end before the others try.
     send("STOP", &first);
     for option in [&["--resume"][..], &["--force"], &[]] {
         let (said, status) = end(start(prune("tiny-llama", "sparsellm-plus", &out, option)));

@@ -1,11 +1,11 @@
-//! The demo, end to end: what a user sees first must show what is claimed.
+//! Tests the demo end to end: the first thing that a user sees must show what is claimed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::json;
 
-/// On both embedded models each method beats the simpler one.
+/// On both embedded models, each method beats the next simpler one.
 #[test]
 fn the_methods_come_in_their_order() {
     for (sparsity, seed) in [("0.7", "0"), ("0.8", "1")] {

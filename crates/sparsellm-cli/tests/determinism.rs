@@ -1,4 +1,4 @@
-//! The same command gives the same bytes, whatever the number of threads.
+//! Tests that the same command gives the same bytes, whatever the number of threads.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -7,7 +7,8 @@ use common::{asset, files, sparsellm_command};
 use tempfile::TempDir;
 
 const METHODS: [&str; 5] = ["magnitude", "wanda", "sparsegpt", "sparsellm", "sparsellm-plus"];
-/// Of `--threads`; without it the command takes RAYON_NUM_THREADS, or all cores.
+/// The values of `--threads`. Without it, the command uses RAYON_NUM_THREADS threads or, if that is
+/// not set, all cores.
 const THREADS: [Option<&str>; 4] = [Some("1"), Some("2"), Some("4"), None];
 
 #[test]
@@ -22,7 +23,7 @@ fn every_method_and_pattern_gives_the_same_bytes_whatever_the_threads() {
                     let mut command = sparsellm_command(&["prune", &asset(model)]);
                     command.args(["--method", method]).args(amount).arg("--output").arg(&out);
                     command.args(["--calibration", &asset("stories/calibration.txt")]);
-                    // Many tiles, and a last one that is not full.
+                    // This makes many tiles of tokens, the last of which is not full.
                     command.args(["--samples", "5", "--seq-len", "200", "--layers", "0..2"]);
                     command.args(["--force", "--epochs", "2"]).env_remove("RAYON_NUM_THREADS");
                     command.args(threads.iter().flat_map(|n| ["--threads", n]));

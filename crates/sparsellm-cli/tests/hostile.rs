@@ -1,5 +1,5 @@
-//! Hostile files, through the command and through the functions that are fuzzed:
-//! each is refused with words or read as far as it goes, in little memory.
+//! Tests hostile files, with the command and with the functions that are fuzzed. Each file must be
+//! read or refused with an error message, and take little memory.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -19,7 +19,8 @@ use tempfile::TempDir;
 const SAFETENSORS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A copy of a model with one file replaced, and no other weights where it is one.
+/// A copy of a model in which one file is replaced. If that file holds weights, the copy has no
+/// other weights.
 fn model_with(temp: &Path, file: &str, bytes: &[u8]) -> String {
     let folder = temp.join("model");
     fs::create_dir(&folder).unwrap();
@@ -39,19 +40,19 @@ fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// `of` zipped, many times over.
+/// `of`, repeated many times and compressed.
 fn gzip(of: &[u8], times: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     (0..times).for_each(|_| encoder.write_all(of).unwrap());
     encoder.finish().unwrap()
 }
 
-/// `"weight_map"` with one tensor in `file`.
+/// An index whose `"weight_map"` has one tensor, in `file`.
 fn index(file: &str) -> Vec<u8> {
     serde_json::json!({"weight_map": {"model.norm.weight": file}}).to_string().into_bytes()
 }
 
-/// GGUF version 3 with these counts, then `rest`.
+/// A GGUF file of version 3 with these counts in its header, followed by `rest`.
 fn gguf(tensors: u64, keys: u64, rest: &[u8]) -> Vec<u8> {
     [b"GGUF", &3u32.to_le_bytes()[..], &tensors.to_le_bytes(), &keys.to_le_bytes(), rest].concat()
 }
@@ -67,8 +68,8 @@ fn config(key: &str, value: serde_json::Value) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// A file's name, its bytes, and words that the refusal must have.
-#[allow(clippy::too_many_lines)] // A table of cases.
+/// The cases: the name of a file, its bytes, and words that the error message must have.
+#[allow(clippy::too_many_lines)] // It is a table of cases.
 fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let deep = "[".repeat(1_000_000).into_bytes();
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -141,7 +142,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("ids.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "header"),
         ("rows.parquet", b"PAR1\xff\xff\xff\x7fPAR1".to_vec(), "parquet"),
         ("rows.parquet", b"PAR1".to_vec(), "parquet"),
-        // A bomb of one line, and one of many rows.
+        // A compression bomb of one line, and one of many rows.
         ("rows.json.gz", gzip(&[b' '; 1 << 20], 200), "32 times"),
         ("rows.json.gz", gzip(&row.repeat(10_000), 100), "32 times"),
         ("rows.json.gz", [gzip(b"[", 1), gzip(&[b'1'; 1 << 20], 100)].concat(), "32 times"),
@@ -230,8 +231,8 @@ fn constructed_files_are_refused_with_words() {
 
 /// The largest resident memory of any child so far.
 fn peak_of_children() -> usize {
-    // SAFETY: getrusage fills in the struct it is given, all of whose fields are
-    // numbers, for which zeros are a value.
+    // SAFETY: getrusage fills in the struct that it is given. All fields of the struct are numbers,
+    // for which zero is a valid value.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), 0);
@@ -240,7 +241,7 @@ fn peak_of_children() -> usize {
     usage.ru_maxrss as usize * 1024
 }
 
-/// Files of one reader, from a folder beside the fuzz targets.
+/// The files of one reader, from a folder beside the fuzz targets.
 fn files_of(kind: &str, reader: &str) -> Vec<Vec<u8>> {
     let folder = repository().join("fuzz").join(kind).join(reader);
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -249,8 +250,8 @@ fn files_of(kind: &str, reader: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|p| fs::read(p).unwrap()).collect()
 }
 
-/// What fuzzing does, in short and without its feedback: the seeds, what once broke
-/// a reader, and damaged copies of both.
+/// Fuzzes every reader for a short time and without feedback: it reads the seeds, the files that
+/// once broke a reader, and damaged copies of both.
 #[test]
 fn damaged_copies_never_break_a_reader() {
     type Reader = (&'static str, fn(&[u8]));
@@ -289,7 +290,8 @@ fn damaged_copies_never_break_a_reader() {
     eprintln!("{} files read by {} readers", RUNS.load(Relaxed), READERS.len());
 }
 
-/// One change: a bit, a byte, a length, a cut, or a piece said twice.
+/// Makes one change: flips a bit, sets a byte or a length, removes a byte or the end, or repeats a
+/// piece.
 fn damage(bytes: &mut Vec<u8>, rng: &mut rand_mt::Mt) {
     if bytes.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Models by id, against a small hub on loopback.
+//! Tests models by id against a small hub on loopback.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -28,13 +28,13 @@ fn tiny_llama(rules: Rules) -> Hub {
     Hub::serve(&format!("models/{ID}"), files, rules)
 }
 
-/// A run that must succeed and print one JSON document.
+/// The JSON document that a run printed. The run must have succeeded.
 fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A run that must end with status 1 and say all of `words`.
+/// Asserts that a run ended with status 1 and printed all of `words` on stderr.
 fn refused(output: &Output, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -66,7 +66,8 @@ fn a_model_by_id_is_the_model_and_is_downloaded_once() {
     assert_eq!(told.lines().count(), 5, "a line a file: {told}");
     assert!(hub.requests().iter().all(|r| r.token.is_none()));
 
-    // The layout is Python's: names after hashes, relative links, the branch's commit.
+    // The cache has the layout of Python's `huggingface_hub`: files named by their hashes, relative
+    // links to them, and the commit of the branch.
     let snapshot = repo(home).join("snapshots").join(COMMIT);
     let files = ["LICENSE", "config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"];
     assert_eq!(names(snapshot.clone()), files);
@@ -94,7 +95,7 @@ fn a_model_by_id_is_the_model_and_is_downloaded_once() {
     assert_eq!(evaluated(ID, &[("HF_HUB_OFFLINE", "1")], &[]), expected);
     assert_eq!(evaluated(&format!("{ID}@{COMMIT}"), &[], &["--offline"]), expected);
     assert!(hub.requests().is_empty(), "offline is offline");
-    // Without a network, what is here serves, with a warning.
+    // Without a network, the cached files are used, with a warning.
     let dead = [("HF_ENDPOINT", "http://127.0.0.1:9")];
     let output = hub.run_with(home, &INSPECT, &dead);
     assert_eq!(json(&output)["tensors"], local["tensors"]);
@@ -119,7 +120,7 @@ fn what_is_not_there_is_said() {
     assert!(hub.requests().is_empty() && names(home.to_path_buf()).is_empty());
     let dead = [("HF_ENDPOINT", "http://127.0.0.1:9")];
     refused(&hub.run_with(home, &INSPECT, &dead), &["cannot be reached", "HF_ENDPOINT"]);
-    // Another web server is no hub.
+    // A web server that is not a hub is refused.
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", server.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -167,14 +168,14 @@ fn a_download_that_breaks_off_goes_on_where_it_ended() {
     let from = |byte: usize| Some(format!("bytes={byte}-"));
     let snapshot = |home: &Path| repo(home).join("snapshots").join(COMMIT).join(WEIGHTS);
 
-    // Within one run.
+    // A broken download continues within one run.
     let cut = Rules { cut_at: piece, cuts: 2, ..Rules::default() };
     let (temp, hub) = (TempDir::new().unwrap(), tiny_llama(cut));
     json(&hub.run(temp.path(), &INSPECT));
     assert_eq!(ranges(&hub), [None, from(piece), from(piece)]);
     assert_eq!(std::fs::read(snapshot(temp.path())).unwrap(), weights);
 
-    // From one run to the next.
+    // A broken download continues in the next run.
     let temp = TempDir::new().unwrap();
     let home = temp.path();
     hub.set(Rules { cut_at: piece, cuts: usize::MAX, ..Rules::default() });
@@ -190,7 +191,8 @@ fn a_download_that_breaks_off_goes_on_where_it_ended() {
     assert_eq!(std::fs::read(snapshot(home)).unwrap(), weights);
     assert!(!partial.exists());
 
-    // A server that knows no ranges, and a partial file longer than the whole.
+    // It starts anew if the server supports no ranges, or if the partial file is longer than the
+    // whole file.
     for (left, rules) in
         [(piece, Rules { no_ranges: true, ..Rules::default() }), (size + 1, Rules::default())]
     {
@@ -241,7 +243,7 @@ fn all_weight_layouts_are_found_and_hostile_names_refused() {
         let is_weight = |n: &&String| n.ends_with(".safetensors") || n.ends_with(".bin");
         assert_eq!(snapshot.iter().filter(is_weight).count(), weights, "{snapshot:?}");
 
-        // One shard gone: the cache is no longer the model.
+        // With one shard missing, the cache no longer holds the model.
         let gone = snapshot.iter().find(is_weight).unwrap();
         std::fs::remove_file(temp.path().join("hub/models--m/snapshots").join(COMMIT).join(gone))
             .unwrap();

@@ -1,4 +1,5 @@
-//! Files of data sets by id. Alone in its process, whose environment it sets.
+//! Tests files of data sets by id. This test has a process of its own, because it sets the
+//! environment of the process.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -31,7 +32,7 @@ fn files_of_a_data_set_are_listed_and_fetched() {
     assert_eq!(hub.dataset_files(id).unwrap(), ["README.md", file]);
 
     let mut seen = Vec::new();
-    // An observer's error ends a download, and the file is brought anew afterwards.
+    // An observer's error ends a download; afterwards, the file is downloaded anew.
     let mut stop = Observer::new(|_| Err("enough".into()));
     assert_eq!(hub.dataset_file(id, file, &mut stop).unwrap_err().to_string(), "enough");
     let mut watch = Observer::new(|event| {

@@ -1,5 +1,5 @@
-//! Data sets and tasks by name: each from the file on the hub that holds it,
-//! read as the authors read it.
+//! Tests data sets and tasks by name. Each comes from the file on the hub that holds it, and is
+//! read as its authors read it.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -14,7 +14,7 @@ fn fixture(path: &str) -> String {
     fixtures.join(path).display().to_string()
 }
 
-/// Runs against a hub whose data set `repo` holds `fixture` as `file`.
+/// Runs the command against a hub whose data set `repo` holds the fixture `path` as `file`.
 fn with_hub(repo: &str, file: &str, path: &str, args: &[&str]) -> Value {
     let bytes = std::fs::read(fixture(path)).unwrap();
     let hub = Hub::serve(&format!("datasets/{repo}"), vec![(file.into(), bytes)], Rules::default());
@@ -26,7 +26,7 @@ fn with_hub(repo: &str, file: &str, path: &str, args: &[&str]) -> Value {
     };
     let first: Value = run(args);
     assert!(!hub.requests().is_empty());
-    // What is in the cache is enough.
+    // The cached file is enough for a run without network access.
     assert_eq!(run(&[args, &["--offline"]].concat()), first);
     assert!(hub.requests().is_empty());
     first
@@ -130,7 +130,7 @@ fn outcomes_are_written_question_by_question() {
         let right = mine.iter().filter(|l| l["acc"] == true).count();
         assert_eq!(task["acc"].as_f64().unwrap(), right as f64 / mine.len() as f64);
     }
-    // A list of tasks must be of tasks.
+    // Every name in a list of tasks must be a task.
     let output = common::sparsellm(&["eval", &asset("tiny-opt"), "--tasks", "piqa,mmlu"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("unknown task mmlu"));

@@ -1,6 +1,6 @@
-//! Runs over MPI processes, against the run of one. Needs `mpirun` (Debian:
-//! openmpi-bin). On the embedded models; `RANKS_MODEL`, `RANKS_CALIBRATION`,
-//! `RANKS_TEST` name a larger one and its texts (docs/scaling.md).
+//! Compares runs over several MPI processes with the run of one. The tests need `mpirun` (Debian:
+//! openmpi-bin). They use the embedded models, or a larger model and its texts named by
+//! `RANKS_MODEL`, `RANKS_CALIBRATION` and `RANKS_TEST` (docs/scaling.md).
 #![cfg(feature = "mpi")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,7 +18,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A model, what it is calibrated and measured on, and how.
+/// A model, the texts that it is calibrated and measured on, and the options for both.
 struct Subject {
     model: String,
     calibration: String,
@@ -46,7 +46,8 @@ fn subjects() -> Vec<Subject> {
 }
 
 impl Subject {
-    /// `prune` to `out`, by `ranks` MPI processes, or by none.
+    /// The command that prunes the model to `out`, with `ranks` MPI processes or, for 0, without
+    /// MPI.
     fn prune(&self, ranks: usize, method: &str, out: &Path, options: &[&str]) -> Command {
         let mut args = vec!["prune", &self.model, "--output", out.to_str().unwrap()];
         args.extend(["--method", method, "--calibration", &self.calibration, "--json"]);
@@ -66,7 +67,7 @@ impl Subject {
 fn mpirun(ranks: usize) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "-n", &ranks.to_string()]);
-    // Open MPI asks for it in containers, where all are root.
+    // Open MPI refuses to run as root, as in a container, unless these are set.
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command
 }
@@ -74,11 +75,11 @@ fn mpirun(ranks: usize) -> Command {
 fn report(output: Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    // One document: the other ranks print nothing.
+    // There must be exactly one document: the other ranks print nothing.
     serde_json::from_slice(&output.stdout).expect(&said)
 }
 
-/// The weight files of a checkpoint.
+/// The weight files of a checkpoint, with their contents.
 fn weights(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = common::files(folder);
     files.retain(|name, _| name.extension().is_some_and(|e| e == "safetensors"));
@@ -86,8 +87,8 @@ fn weights(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Fails unless two runs ended alike: with the same weights, and with the same
-/// perplexity but for the order in which losses are added.
+/// Asserts that two runs gave the same result: the same weights, and the same perplexity except
+/// for rounding, because losses are added in another order.
 fn compare(at: &str, (report, out): (&Value, &Path), (alone, reference): (&Value, &Path)) {
     for figure in ["dense", "pruned"] {
         let [ours, theirs] = [report, alone].map(|r| r["perplexity"][0][figure].as_f64().unwrap());
@@ -193,7 +194,7 @@ fn an_error_is_told_once_and_ends_all_ranks() {
     assert!(output.stdout.is_empty() && fs::read_dir(temp.path()).unwrap().next().is_none());
 }
 
-/// The process that is this rank of the run on `out`.
+/// The id of the process that is this rank of the run on `out`.
 fn process_of(rank: usize, out: &Path) -> Option<String> {
     let mark = format!("OMPI_COMM_WORLD_RANK={rank}");
     let is_it = |process: &PathBuf| {

@@ -1,5 +1,5 @@
-//! Models and texts that are hard on the Hessians: no run stops, and what was
-//! damped more than asked for is in the log and in the report.
+//! Tests models and texts whose Hessians are ill-conditioned. No run stops, and the log and the
+//! report name every linear that was damped more than asked for.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{fs, path::Path};
 use tempfile::TempDir;
 
-/// Prunes, and gives what was said and the JSON report.
+/// Prunes `model`, and returns what was printed on stderr and the JSON report.
 fn prune(model: &str, out: &Path, options: &[&str]) -> (String, Value) {
     let mut args = vec!["prune", model, "--output", out.to_str().unwrap(), "--json"];
     args.extend(options);
@@ -20,7 +20,7 @@ fn prune(model: &str, out: &Path, options: &[&str]) -> (String, Value) {
     (said, serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// How many linears say in the report that they were damped more than asked for.
+/// The number of linears that were damped more than asked for, according to the report.
 fn raised(report: &Value) -> usize {
     let layers = report["layers"].as_array().unwrap().iter();
     let linears = layers.flat_map(|l| l["linears"].as_object().unwrap().values());
@@ -38,7 +38,7 @@ fn few_tokens_and_no_damping_are_told_of_and_survived() {
             let more = ["--seq-len", "2", "--damping", "0", "--layers", "0..2"];
             let (said, report) = prune(&asset(model), &out, &[&options[..], &more].concat());
             assert!(said.contains("warning: layer 0 self_attn.q_proj: the Hessian is singular; damping raised from 0 to"), "{said}");
-            // All linears of both layers have inputs of two tokens.
+            // The inputs of all linears, in both layers, have only two tokens.
             let linears = if model == "tiny-llama" { 14 } else { 12 };
             assert_eq!(raised(&report), linears, "{model} {method}: {said}");
             let html = fs::read_to_string(out.join("report.html")).unwrap();
@@ -47,8 +47,8 @@ fn few_tokens_and_no_damping_are_told_of_and_survived() {
     }
 }
 
-/// A copy of a half-precision model in which the linears' weights are as large as
-/// its number type has them.
+/// A copy of a half-precision model whose linears have weights near the largest number of that
+/// type.
 fn large_weights(to: &Path) -> String {
     let from = family("llama-f16");
     fs::create_dir(to).unwrap();
@@ -62,7 +62,7 @@ fn large_weights(to: &Path) -> String {
         if name.contains("proj") {
             let (start, end) = (8 + header + info.data_offsets.0, 8 + header + info.data_offsets.1);
             for half in bytes[start..end].chunks_exact_mut(2) {
-                // ±60000, the sign kept.
+                // Set the value to ±60000, with the sign that it had.
                 half[0] = 0x53;
                 half[1] = half[1] & 0x80 | 0x7b;
             }
@@ -89,7 +89,7 @@ fn weights_past_half_precision_are_damped_until_they_fit() {
             "{said}"
         );
         assert!(raised(&report) > 0, "{said}");
-        // The checkpoint can be read: none of its weights is infinite.
+        // The checkpoint can be read, so none of its weights is infinite.
         let evaluated = sparsellm(&["inspect", out.to_str().unwrap()]);
         assert!(evaluated.status.success(), "{}", String::from_utf8_lossy(&evaluated.stderr));
     }

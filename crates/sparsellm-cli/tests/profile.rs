@@ -1,5 +1,4 @@
-//! `prune --profile`: the ledger counts what the formulas of
-//! docs/performance.md say.
+//! Tests `prune --profile`: the ledger's counts agree with the formulas of docs/performance.md.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -40,7 +39,7 @@ fn the_ledger_counts_what_the_formulas_say() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let profile = &report["profile"];
     let of = |phase: &str, what: &str| profile["phases"][phase][what].as_f64().unwrap();
-    // XᵀX of the four inputs, one triangle; two factors of d³/3 each.
+    // One triangle of XᵀX for each of the four inputs, and two factors of d³/3 flops for each.
     assert_eq!(of("gram", "flops"), layers * tokens * (3.0 * d * (d + 1.0) + ff * (ff + 1.0)));
     let cubes = (3.0 * d.powi(3) + ff.powi(3)) * 2.0 / 3.0;
     assert!((of("factor", "flops") / (layers * cubes) - 1.0).abs() < 1e-3);

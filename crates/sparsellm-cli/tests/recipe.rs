@@ -1,4 +1,4 @@
-//! The parts of `sparsellm-plus`, each alone.
+//! Tests each part of `sparsellm-plus` alone.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The report that `prune` leaves beside the checkpoint.
+//! Tests the report that `prune` leaves beside the checkpoint.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -30,10 +30,10 @@ fn prune_leaves_a_report_that_says_what_it_cost() {
     }
     assert!(!html.contains("://") && !html.contains("<script"));
     assert!(!html.contains(&temp.path().display().to_string()), "no paths of this machine");
-    // The same command, the same bytes, whatever the threads.
+    // The same command gives the same bytes, whatever the number of threads.
     let again = run(&model, "two", &[&eval[..], &["--threads", "1"]].concat()).1;
     assert_eq!(again, html);
-    // Pruned again, the model has a report of its own.
+    // If the pruned model is pruned again, the result has a report of its own.
     let (_, other) =
         run(temp.path().join("one").to_str().unwrap(), "three", &["--sparsity", "0.8"]);
     assert!(other != html && other.contains("80"));

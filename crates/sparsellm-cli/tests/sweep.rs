@@ -1,4 +1,4 @@
-//! Sweeps, end to end.
+//! Tests sweeps end to end.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,7 +10,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A recipe in a folder of its own, beside the texts it names.
+/// Writes a recipe to a folder, beside the texts that it names.
 fn recipe(folder: &Path, grids: &str) -> PathBuf {
     let calibration = std::fs::read_to_string(asset("stories/calibration.txt")).unwrap();
     std::fs::write(folder.join("calibration.txt"), &calibration[..40_000]).unwrap();
@@ -61,7 +61,7 @@ fn a_sweep_measures_every_combination_once() {
         assert!(pruned > results["dense"][0]["perplexity"][0]["perplexity"].as_f64().unwrap());
     }
 
-    // A run alone gives the same figure.
+    // The same run outside a sweep gives the same perplexity.
     let text = temp.path().join("test.txt").display().to_string();
     let alone = common::json(&[
         "prune",
@@ -100,7 +100,7 @@ fn a_sweep_measures_every_combination_once() {
     assert!(read(&out, "report.md").contains("sparsegpt"));
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 5, "four results and the runs");
 
-    // Other text, other runs.
+    // With another calibration text, the runs that use it are done again.
     std::fs::copy(asset("stories/test.txt"), temp.path().join("calibration.txt")).unwrap();
     let other = sweep(&recipe, &out);
     let told = String::from_utf8_lossy(&other.stderr).into_owned();
@@ -169,7 +169,7 @@ fn mistakes_in_a_recipe_are_found_before_any_run() {
     }
     let output = sweep(&temp.path().join("none.toml"), &out);
     assert!(String::from_utf8_lossy(&output.stderr).contains("none.toml"));
-    // A folder that holds something else is left alone.
+    // A folder that holds something other than a sweep is left alone.
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("thesis.tex"), "years of work").unwrap();
     let output = sweep(&recipe(temp.path(), GRIDS), &out);
@@ -177,7 +177,7 @@ fn mistakes_in_a_recipe_are_found_before_any_run() {
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 }
 
-/// Every shipped recipe says only what there is to say.
+/// Every shipped recipe uses only options that exist.
 #[test]
 fn shipped_recipes_are_read() {
     let folder = common::repository().join("recipes");
@@ -194,11 +194,11 @@ fn shipped_recipes_are_read() {
             out.to_str().unwrap(),
         ]);
         if path.ends_with("embedded.toml") {
-            continue; // run whole by .ci/run
+            continue; // `.ci/run` carries out this recipe
         }
         let output = command.env("HF_HOME", home).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Its first model is not here; everything before that is in order.
+        // The run fails only because the first model is not in the cache: the recipe is correct.
         assert!(told.contains("forbids to download it"), "{}: {told}", path.display());
         seen += 1;
     }

@@ -54,7 +54,8 @@ pub fn sparsity(
 /// A figure of lines, or `None` if there is nothing to draw. The caption says so if points are
 /// left out.
 pub fn figure(caption: String, lines: Lines) -> Option<Figure> {
-    let lost = if lines.drops_points() { " (what is not finite is not drawn)" } else { "" };
+    let lost =
+        if lines.drops_points() { " (values that are not finite are not drawn)" } else { "" };
     let caption = caption + lost;
     (!lines.is_empty()).then_some(Figure { caption, plot: Plot::Lines(lines) })
 }

@@ -1,5 +1,5 @@
-//! What the tests of sparsellm share: the fixtures that `tools/fixtures` makes, and
-//! random matrices. Not part of what users see.
+//! Helpers that the tests of several crates share: access to the fixtures that `tools/fixtures`
+//! makes, and random matrices. This crate is not published.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use safetensors::SafeTensors;
@@ -9,12 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The fixture at `relative`.
+/// The path of the fixture `relative`, relative to the folder of all fixtures.
 pub fn fixture(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(relative)
 }
 
-/// All files with extension `safetensors` in a fixture folder, in order.
+/// The paths of all `.safetensors` files in a folder of fixtures, in order.
+///
+/// # Panics
+/// If there are none.
 pub fn cases(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(fixture(folder)).unwrap().map(|e| e.unwrap().path()).collect();
@@ -24,7 +27,7 @@ pub fn cases(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// One safetensors file: its metadata and its tensors as f64.
+/// A test case in a safetensors file: metadata, and tensors as f64.
 pub struct Case {
     /// The file's metadata.
     pub metadata: HashMap<String, String>,
@@ -32,7 +35,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Reads a file.
+    /// Reads a test case.
     pub fn load(path: &Path) -> Case {
         let bytes = std::fs::read(path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -65,17 +68,17 @@ impl Case {
         Case { metadata: header.metadata().clone().unwrap_or_default(), tensors }
     }
 
-    /// A tensor, flat.
+    /// The elements of a tensor, in row-major order.
     pub fn vector(&self, name: &str) -> Vec<f64> {
         self.tensors[name].1.clone()
     }
 
-    /// A tensor's shape.
+    /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> &[usize] {
         &self.tensors[name].0
     }
 
-    /// A tensor as rows of its last dimension.
+    /// A tensor as a matrix whose columns are its last dimension.
     pub fn matrix(&self, name: &str) -> Matrix {
         let (shape, values) = &self.tensors[name];
         let cols = *shape.last().unwrap();
@@ -87,23 +90,23 @@ impl Case {
         self.tensors.contains_key(name)
     }
 
-    /// A number in the metadata.
+    /// The number under `key` in the metadata.
     pub fn number(&self, key: &str) -> f64 {
         self.metadata[key].parse().unwrap()
     }
 
-    /// A setting in the metadata, where the case has it.
+    /// The setting under `key` in the metadata, if it is there and not empty.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str).filter(|text| !text.is_empty())
     }
 }
 
-/// The repository's folder of embedded models and texts.
+/// The path of the repository's folder of embedded models and texts.
 pub fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
 }
 
-/// A matrix of numbers between `-scale` and `scale`, by a seed.
+/// A random matrix of numbers between `-scale` and `scale`, determined by its seed.
 pub fn random(rows: usize, cols: usize, seed: u32, scale: f32) -> Matrix {
     let mut rng = rand_mt::Mt::new(seed);
     let mut value = || scale * (rng.next_u32() as f32 / 2f32.powi(31) - 1.0);

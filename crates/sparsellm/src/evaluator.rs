@@ -1,4 +1,4 @@
-//! Measuring a model.
+//! Measures a model's perplexity.
 
 use crate::inputs::{find_text, hub_or_environments, resolve_seq_len};
 use sparsellm_base::{Observer, Result};
@@ -22,50 +22,49 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// An evaluator of a model, on whole texts in windows of 2048 tokens or of the
-    /// model's positions, if those are fewer.
+    /// An evaluator of `model`. Unless asked otherwise, it measures whole texts, in windows of
+    /// 2048 tokens or as many as the model has positions, whichever is fewer.
     pub fn new(model: &'a Model) -> Self {
         let (seq_len, max_windows) = (None, None);
         let observer = Observer::silent();
         Evaluator { model, seq_len, max_windows, hub: None, ranks: &Local, observer }
     }
 
-    /// Tokens per window.
+    /// Sets the number of tokens per window.
     pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
         self.seq_len = seq_len.into();
         self
     }
 
-    /// Measures on the first windows only.
+    /// Measures only the first `max_windows` windows of a text.
     pub fn max_windows(mut self, max_windows: impl Into<Option<usize>>) -> Self {
         self.max_windows = max_windows.into();
         self
     }
 
-    /// The hub that data sets come from; by default the one that the environment
-    /// describes.
+    /// Sets the hub that data sets come from; by default, the one that the environment describes.
     pub fn hub(mut self, hub: &'a Hub) -> Self {
         self.hub = Some(hub);
         self
     }
 
-    /// The ranks that the windows are spread over.
+    /// Sets the ranks that the windows are spread over; by default, this process alone.
     pub fn ranks(mut self, ranks: &'a dyn Communicator) -> Self {
         self.ranks = ranks;
         self
     }
 
-    /// The observer that receives progress events.
+    /// Sets the observer that receives progress events. Its error ends the measurement.
     pub fn observer(mut self, observer: Observer<'a>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// The windows of the text of that name: `wikitext2`, `ptb` or `c4`, a file on the
-    /// hub, or a file.
+    /// The windows of the text with this name: `wikitext2`, `ptb` or `c4`, a file on the hub, or
+    /// the path of a file.
     ///
     /// # Errors
-    /// Where the text cannot be read, or is too short.
+    /// If the text cannot be read or is too short, or the model cannot take windows of this length.
     pub fn windows(&mut self, text: &str) -> Result<Segments> {
         let seq_len = resolve_seq_len(self.model, self.seq_len)?;
         let environment = OnceCell::new();
@@ -75,10 +74,12 @@ impl<'a> Evaluator<'a> {
         source.windows(seq_len, self.max_windows, tokenizer)
     }
 
-    /// The model's perplexity on the text of that name.
+    /// The model's perplexity on the text with this name, which is any that
+    /// [`windows`](Self::windows) takes.
     ///
     /// # Errors
-    /// Where the text cannot be read, or the model's output is not finite.
+    /// If the text cannot be read or is too short, the weights cannot be read, or the model's
+    /// output is not finite; and the observer's own error.
     pub fn perplexity(&mut self, text: &str) -> Result<Perplexity> {
         let windows = self.windows(text)?;
         perplexity(self.model, &windows, text, self.ranks, &mut self.observer)

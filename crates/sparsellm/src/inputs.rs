@@ -1,4 +1,4 @@
-//! Finds a run's inputs, models and texts, by the names that a user gives them.
+//! Finds the inputs of a run, models and texts, by the names that a user gives them.
 
 use serde_json::Value;
 use sparsellm_base::{Observer, Result, input_error};
@@ -7,8 +7,8 @@ use sparsellm_model::{Model, supported_architecture};
 use sparsellm_ranks::Communicator;
 use std::{cell::OnceCell, path::Path};
 
-/// The hub that was given, or else the one that the environment describes, which is
-/// looked at only then.
+/// The hub that was given, or else the one that the environment describes. The environment is
+/// read only in the second case.
 pub(crate) fn hub_or_environments<'h>(
     given: Option<&'h Hub>,
     environment: &'h OnceCell<Hub>,
@@ -16,11 +16,11 @@ pub(crate) fn hub_or_environments<'h>(
     given.unwrap_or_else(|| environment.get_or_init(|| Hub::from_env(false)))
 }
 
-/// Opens the model at a path, or by its id on the hub where there is nothing at that
-/// path; the first of the `ranks` downloads it.
+/// Opens the model at a path or, if there is nothing at that path, the model with that id on the
+/// hub. The first of the `ranks` downloads it.
 ///
 /// # Errors
-/// Where there is no such model, or it cannot be read.
+/// If there is no such model, it is not supported, or it cannot be downloaded or read.
 pub fn open_model(
     name: &str,
     hub: &Hub,
@@ -42,10 +42,11 @@ pub fn open_model(
     Model::open(&folder)
 }
 
-/// The text of that name: a data set, a file on the hub, or a file.
+/// Finds the text with this name: a data set, a file on the hub, or the path of a file. The first
+/// of the `ranks` downloads it.
 ///
 /// # Errors
-/// Where there is none, or it is of no known kind.
+/// If there is no such text, it cannot be downloaded, or its file is of no known kind.
 pub fn find_text(
     name: &str,
     purpose: Use,
@@ -56,11 +57,11 @@ pub fn find_text(
     ranks.rank_zero_first(|| Source::find(name, purpose, hub, observe))
 }
 
-/// The segment length to use: what was asked for, or 2048 within the model's
-/// positions.
+/// The number of tokens per segment: what was asked for, or else 2048 or as many as the model has
+/// positions, whichever is fewer.
 ///
 /// # Errors
-/// Where the model cannot take segments of that length.
+/// If the model cannot take segments of this length.
 pub fn resolve_seq_len(model: &Model, asked: Option<usize>) -> Result<usize> {
     let seq_len = asked.unwrap_or(2048.min(model.shape().positions.unwrap_or(2048)));
     model.check_seq_len(seq_len)?;

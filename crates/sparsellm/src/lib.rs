@@ -1,11 +1,13 @@
 //! Global pruning of pre-trained language models.
 //!
-//! `sparsellm` removes 50 to 90 % of the weights of a Hugging Face checkpoint, by
-//! SparseLLM (Bai et al., NeurIPS 2024) or by the local methods it is measured
-//! against: magnitude, Wanda, SparseGPT. This crate is the front door; the command
-//! goes through it, too.
+//! `sparsellm` removes 50 to 90 % of the weights of a Hugging Face checkpoint, with SparseLLM
+//! (Bai et al., NeurIPS 2024) or with the local methods that it is compared with: magnitude,
+//! Wanda and SparseGPT. This crate is the front door to the others, and the command uses it, too.
 //!
 //! # Prune a folder
+//!
+//! A run needs a model, a text to calibrate on and a folder for the result; everything else has
+//! defaults. This example prunes the first layer of a small model.
 //!
 //! ```
 //! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
@@ -25,7 +27,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Evaluate
+//! # Measure perplexity
+//!
+//! The perplexity says how well a model predicts a text; a lower value is better.
 //!
 //! ```
 //! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
@@ -42,6 +46,9 @@
 //!
 //! # Prune one weight matrix
 //!
+//! A local method needs no model: a weight and the Gram matrix of its inputs are enough. The
+//! pattern `3:4` leaves one of every four weights in a row.
+//!
 //! ```
 //! use sparsellm::{Gram, Matrix, Settings, prune_matrix};
 //!
@@ -54,7 +61,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Read a report
+//! # Read a run's record
+//!
+//! Every run leaves `sparsellm.json` in its output folder: its settings, the digests of its
+//! inputs, and the sparsity of every linear.
 //!
 //! ```
 //! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
@@ -71,8 +81,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The library prints nothing, parses no arguments and never exits: events reach the
-//! caller through one [`Observer`], whose error ends the run.
+//! The library prints nothing, parses no arguments and never exits. It reports its progress as
+//! [`Event`]s to an [`Observer`], which can end the run by returning an error.
 
 mod evaluator;
 mod inputs;

@@ -1,4 +1,4 @@
-//! The front door: a run asked for step by step.
+//! The front door: sets up a run step by step, and carries it out.
 
 use crate::{
     evaluator::Evaluator,
@@ -27,16 +27,16 @@ use std::{
     time::Instant,
 };
 
-/// Where a run's time went: pruning and writing, without evaluation.
+/// A record of where a run's time went. It covers pruning and writing, but not evaluation.
 #[derive(Default)]
 pub struct Profile {
-    /// What each phase took.
+    /// The time and work of each phase.
     pub ledger: Ledger,
-    /// Wall-clock time of what the ledger recorded.
+    /// The wall-clock time that the ledger covers, in seconds.
     pub seconds: Cell<f64>,
 }
 
-/// A model by name, or one that is open already.
+/// The model of a run: its name, or a model that is already open.
 enum Subject<'a> {
     Named(String),
     Open(&'a Model),
@@ -44,8 +44,8 @@ enum Subject<'a> {
 
 /// Prunes a model and writes the pruned checkpoint.
 ///
-/// See the [crate's](crate) front page for an example. Whatever is not asked for is
-/// the method's own setting; the method is `sparsellm-plus` unless another is named.
+/// See the [crate's](crate) front page for an example. Every setting that is not asked for has the
+/// method's default. The method is `sparsellm-plus` unless another is given.
 pub struct Pruner<'a> {
     model: Subject<'a>,
     name: Option<String>,
@@ -67,12 +67,12 @@ pub struct Pruner<'a> {
 }
 
 impl<'a> Pruner<'a> {
-    /// A run on the model at a path, or with that id on the hub.
+    /// A run on the model at this path, or with this id on the hub.
     pub fn new(model: impl Into<String>) -> Self {
         Pruner::of(Subject::Named(model.into()))
     }
 
-    /// A run on a model that is open already.
+    /// A run on a model that is already open.
     pub fn for_model(model: &'a Model) -> Self {
         Pruner::of(Subject::Open(model))
     }
@@ -99,131 +99,132 @@ impl<'a> Pruner<'a> {
         }
     }
 
-    /// What the report calls the model.
+    /// Sets the name that the report gives the model.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The method that prunes: one of [`methods`](crate::methods), or your own.
+    /// Sets the method: one of [`methods`](crate::methods), or your own.
     pub fn method(mut self, method: &'a dyn Method) -> Self {
         self.method = method;
         self
     }
 
-    /// The fraction of weights that goes, in [0, 1); 0.7 unless asked otherwise.
+    /// Sets the fraction of weights to remove, in [0, 1); by default 0.7.
     pub fn sparsity(self, sparsity: f64) -> Self {
         self.set("sparsity", sparsity)
     }
 
-    /// Has N of every M consecutive weights go, as in `"2:4"`.
+    /// Removes N of every M consecutive weights, given as in `"2:4"`.
     pub fn pattern(self, pattern: impl Into<String>) -> Self {
         self.set("pattern", pattern.into())
     }
 
-    /// The decoder layers that are pruned; all unless asked otherwise.
+    /// Sets the decoder layers to prune; by default all.
     pub fn layers(self, layers: Range<usize>) -> Self {
         self.set("layers", format!("{}..{}", layers.start, layers.end))
     }
 
-    /// Any of the [settings](Settings), by its field's name.
+    /// Sets any of the [settings](Settings), by the name of its field.
     pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.asked.insert(field.into(), value.into());
         self
     }
 
-    /// Several settings at once, by their fields' names.
+    /// Sets several settings at once, by the names of their fields.
     pub fn settings(mut self, asked: Map<String, Value>) -> Self {
         self.asked.extend(asked);
         self
     }
 
-    /// The calibration text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
+    /// Sets the calibration text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
     pub fn calibration(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into());
         self
     }
 
-    /// A calibration that several runs share, in place of a text.
+    /// Uses a calibration that several runs share, instead of a text.
     pub fn shared_calibration(mut self, calibration: &'a Calibration) -> Self {
         self.shared = Some(calibration);
         self
     }
 
-    /// How many calibration segments are drawn; 128 unless asked otherwise.
+    /// Sets how many calibration segments are drawn; by default 128.
     pub fn samples(mut self, samples: usize) -> Self {
         self.samples = samples;
         self
     }
 
-    /// Tokens per segment, for calibration and evaluation; 2048 or the model's
-    /// positions unless asked otherwise.
+    /// Sets the number of tokens per segment, for calibration and evaluation; by default 2048 or as
+    /// many as the model has positions, whichever is fewer.
     pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
         self.seq_len = seq_len.into();
         self
     }
 
-    /// The seed of the segments' draw.
+    /// Sets the seed that the calibration segments are drawn with; by default 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Measures perplexity before and after on these texts, on the first `max_windows`
-    /// windows of each.
+    /// Measures the perplexity on these texts before and after pruning, on the first `max_windows`
+    /// windows of each or, for `None`, on all.
     pub fn evaluate_on(mut self, texts: Vec<String>, max_windows: Option<usize>) -> Self {
         (self.evaluate, self.max_windows) = (texts, max_windows);
         self
     }
 
-    /// Stays within this many bytes of memory.
+    /// Limits the run to this many bytes of memory. If SparseLLM's z and s do not fit, they go to
+    /// a temporary file.
     pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.memory = bytes.into();
         self
     }
 
-    /// What to do with an earlier result or an unfinished run at the output's path.
+    /// Says what to do with an earlier result or an unfinished run at the output's path; by
+    /// default, the run refuses to touch either.
     pub fn existing(mut self, existing: Existing) -> Self {
         self.existing = existing;
         self
     }
 
-    /// The hub that models and texts come from; by default the one that the
-    /// environment describes.
+    /// Sets the hub that models and texts come from; by default, the one that the environment
+    /// describes.
     pub fn hub(mut self, hub: &'a Hub) -> Self {
         self.hub = Some(hub);
         self
     }
 
-    /// The ranks that the run is spread over.
+    /// Sets the ranks that the run is spread over; by default, this process alone.
     pub fn ranks(mut self, ranks: &'a dyn Communicator) -> Self {
         self.ranks = ranks;
         self
     }
 
-    /// The observer that receives progress events; it can stop the run.
+    /// Sets the observer that receives progress events. Its error ends the run.
     pub fn observer(mut self, observer: Observer<'a>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Also records the time that each phase takes in `profile`.
+    /// Records in `profile` how long each phase takes.
     pub fn profile(mut self, profile: impl Into<Option<&'a Profile>>) -> Self {
         self.profile = profile.into();
         self
     }
 
-    /// The settings that the run has: the method's own, with what was asked for in
-    /// their place.
+    /// The settings of the run: the method's defaults, replaced by what was asked for.
     ///
     /// # Errors
-    /// Where something was asked for that is no setting.
+    /// If something was asked for that is not a setting, or is not a value of its setting.
     pub fn resolve(&self) -> Result<Settings> {
         let settings = self.method.defaults().overlay(&self.asked)?;
         Ok(Settings { method: self.method.name().into(), ..settings })
     }
 
-    /// Whether the run looks at calibration text.
+    /// Whether the run needs calibration text.
     ///
     /// # Errors
     /// As for [`resolve`](Self::resolve).
@@ -231,11 +232,11 @@ impl<'a> Pruner<'a> {
         Ok(needs_text(self.method, &self.resolve()?))
     }
 
-    /// Draws the calibration segments that the run would draw, for several runs to
-    /// share; none where the method needs none. The model must be open.
+    /// Draws the run's calibration segments, for several runs to share; `None` if the method needs
+    /// no calibration, or this run has a shared one. The model must be open.
     ///
     /// # Errors
-    /// Where the text cannot be read, or is too short.
+    /// If the model is given by name, no text is given, or the text cannot be read or is too short.
     pub fn draw_calibration(&mut self) -> Result<Option<Calibration>> {
         let Subject::Open(model) = self.model else {
             return usage_error!("a calibration that is shared is drawn for an open model");
@@ -245,12 +246,12 @@ impl<'a> Pruner<'a> {
         self.draw(model, &settings, hub)
     }
 
-    /// Prunes the model and writes the pruned checkpoint to `output`, which appears
-    /// only complete.
+    /// Prunes the model and writes the pruned checkpoint to the folder `output`, which appears only
+    /// when it is complete.
     ///
     /// # Errors
-    /// Where the model or a text cannot be read, a setting cannot be honoured, the
-    /// output cannot be written, or the observer's own.
+    /// If the model or a text cannot be read, a setting cannot be honoured, or the output cannot be
+    /// written; and the observer's own error.
     pub fn write(mut self, output: &Path) -> Result<PruneReport> {
         let started = Instant::now();
         let environment = OnceCell::new();
@@ -274,7 +275,7 @@ impl<'a> Pruner<'a> {
                 let needed = calibration.filter(|_| needs_text(self.method, &settings));
                 identity(model, &settings, needed.map(|c| &c.segments), &draw)?
             }
-            _ => Value::Null, // the first's counts
+            _ => Value::Null, // only the first rank uses it
         };
         let (method, memory, ranks) = (self.method, self.memory, self.ranks);
         let plan = Plan { model, method, settings: &settings, calibration, memory, ranks };
@@ -284,7 +285,7 @@ impl<'a> Pruner<'a> {
         job.run(&mut self.observer)
     }
 
-    /// The calibration segments; none where the method needs none, or shares some.
+    /// Draws the calibration segments; `None` if the method needs none, or they are shared.
     fn draw(
         &mut self,
         model: &Model,
@@ -307,8 +308,8 @@ impl<'a> Pruner<'a> {
         Ok(Some(Calibration::new(segments)))
     }
 
-    /// The windows of each text that is evaluated on. All are read before any is
-    /// measured, so that a bad one costs nothing.
+    /// Reads the windows of each text that the model is evaluated on. All texts are read before any
+    /// is measured, so that a bad one shows at once.
     fn texts(&mut self, model: &Model, hub: &Hub) -> Result<Vec<(String, Segments)>> {
         let mut all = Vec::new();
         for text in &self.evaluate {
@@ -324,12 +325,12 @@ impl<'a> Pruner<'a> {
     }
 }
 
-/// One run, with all that is known before it begins.
+/// One run, with everything that is known before it begins.
 struct Job<'a> {
     plan: Plan<'a>,
     name: String,
     texts: Vec<(String, Segments)>,
-    /// All that decides the result.
+    /// Everything that determines the result, as [`identity`] gives it.
     identity: Value,
     existing: Existing,
     profile: Option<&'a Profile>,
@@ -338,8 +339,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Prunes, measures, and puts the checkpoint in its place; or tells again of a run
-    /// that was finished before.
+    /// Prunes the model, measures it, and moves the checkpoint into place. A run that was already
+    /// finished is only measured and reported again.
     fn run(&self, observe: &mut Observer) -> Result<PruneReport> {
         let Plan { model, ranks, .. } = self.plan;
         if self.existing.resume {
@@ -379,12 +380,13 @@ impl Job<'_> {
         Ok(report)
     }
 
-    /// Tells of a run that was finished before.
+    /// Measures and reports a run that was already finished, whose output holds `layers`.
     fn tell_again(&self, layers: &[Value], observe: &mut Observer) -> Result<PruneReport> {
         let output = self.output.display();
         let read = |layer| LayerReport::deserialize(layer);
         let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
-        let layers = layers.map_err(|e| Error::Input(format!("{output}: its record: {e}")))?;
+        let layers =
+            layers.map_err(|e| Error::Input(format!("{output}: not a run's record: {e}")))?;
         observe.notify(sparsellm_base::Event::FinishedBefore)?;
         let dense = self.measure(self.plan.model, observe)?;
         let pruned = self.measure_at(self.output, observe)?;
@@ -392,7 +394,7 @@ impl Job<'_> {
         Ok(self.report(layers, sparsity, 0.0, (dense, pruned)))
     }
 
-    /// A model's perplexity on each text.
+    /// The perplexity of `model` on each text.
     fn measure(&self, model: &Model, observe: &mut Observer) -> Result<Vec<f64>> {
         let mut all = Vec::new();
         for (text, windows) in &self.texts {
@@ -402,6 +404,7 @@ impl Job<'_> {
         Ok(all)
     }
 
+    /// The perplexity of the checkpoint in `folder` on each text.
     fn measure_at(&self, folder: &Path, observe: &mut Observer) -> Result<Vec<f64>> {
         match self.texts.is_empty() {
             true => Ok(Vec::new()),
@@ -409,6 +412,9 @@ impl Job<'_> {
         }
     }
 
+    /// The report of the run. `layers` are the pruned decoder layers, `sparsity` is the fraction of
+    /// zeros over their linears, and the last argument holds the perplexities of the dense and of
+    /// the pruned model on each text.
     fn report(
         &self,
         layers: Vec<LayerReport>,

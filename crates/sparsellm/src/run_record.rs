@@ -1,5 +1,5 @@
-//! What is said of a run: what decides it, what came of it, and the page that shows
-//! it.
+//! The lasting description of a run: its identity (everything that determines the result), its
+//! record in `sparsellm.json`, and its report page.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ use std::{collections::BTreeMap, path::Path};
 /// The record that a run leaves in its output folder, `sparsellm.json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RunRecord {
-    /// The version of sparsellm that made it.
+    /// The version of sparsellm that made the run.
     pub sparsellm: String,
-    /// The architecture, and digests of what was read.
+    /// The model's architecture, and the digests of the run's inputs.
     pub input: Value,
-    /// The settings, with those of the calibration.
+    /// The settings, including those of the calibration.
     pub settings: Value,
-    /// Fraction of zeros over all pruned linears, as written.
+    /// The fraction of zeros over all pruned linears, as written.
     pub sparsity: f64,
-    /// The pruned decoder layers in order.
+    /// The pruned decoder layers, in order.
     pub layers: Vec<LayerReport>,
 }
 
@@ -30,7 +30,7 @@ impl RunRecord {
     /// Reads the record of the pruned checkpoint in `folder`.
     ///
     /// # Errors
-    /// Where there is none, or it is damaged.
+    /// If the folder has no record, or the record is damaged.
     pub fn read(folder: &Path) -> Result<RunRecord> {
         let path = folder.join(RECORD);
         RunRecord::deserialize(read_json(&path)?)
@@ -38,17 +38,17 @@ impl RunRecord {
     }
 }
 
-/// How the calibration segments were asked for.
+/// How the calibration segments are drawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Draw {
-    /// The text's name.
+    /// The name of the text.
     pub text: Option<String>,
-    /// The seed of the draw.
+    /// The seed that the segments are drawn with.
     pub seed: u64,
 }
 
-/// What decides a run's result: the settings and the digests of what it reads. The
-/// record begins with it.
+/// The identity of a run: everything that determines its result, which is the settings and the
+/// digests of its inputs. The record begins with the identity.
 pub(crate) fn identity(
     model: &Model,
     settings: &Settings,
@@ -77,9 +77,8 @@ pub(crate) fn identity(
     }))
 }
 
-/// What `sparsellm.json` says of the run: everything that decided the result,
-/// and nothing (times, paths of this machine) that would differ between two
-/// equal runs.
+/// The contents of `sparsellm.json`: the run's identity, its sparsity and its layers. Times and
+/// paths of this machine are left out, because they would differ between two equal runs.
 pub(crate) fn record(identity: &Value, sparsity: f64, layers: &[LayerReport]) -> Result<Value> {
     let mut layers = serde_json::to_value(layers)
         .map_err(|e| Error::Input(format!("cannot write the record: {e}")))?;
@@ -99,7 +98,7 @@ pub(crate) fn record(identity: &Value, sparsity: f64, layers: &[LayerReport]) ->
     Ok(record)
 }
 
-/// Zeros over all pruned linears.
+/// The fraction of zeros over all linears of `layers`.
 pub(crate) fn overall_sparsity(model: &Model, layers: &[LayerReport]) -> Result<f64> {
     let (mut zeros, mut total) = (0.0, 0.0);
     for layer in layers {
@@ -115,8 +114,8 @@ pub(crate) fn overall_sparsity(model: &Model, layers: &[LayerReport]) -> Result<
     Ok(if total > 0.0 { zeros / total } else { 0.0 })
 }
 
-/// The page that shows a run. It says nothing (times, paths) that would differ between
-/// two equal runs.
+/// The run's report page, as HTML. Times and paths of this machine are left out, because they
+/// would differ between two equal runs.
 pub(crate) fn page(report: &PruneReport, record: &Value) -> String {
     let measured = |figure: fn(&PerplexityReport) -> f64| {
         let of = |p: &PerplexityReport| Measured {
@@ -163,8 +162,8 @@ pub(crate) fn page(report: &PruneReport, record: &Value) -> String {
     sparsellm_report::html(&sweep)
 }
 
-/// What a report calls a model or a text: a file by its name (`wikitext2:FILE` with its
-/// prefix), another by what was written.
+/// The name that a report gives a model or a text. For an existing file or folder, it is the file
+/// name without the path (`wikitext2:FILE` keeps its prefix); for anything else, the name as given.
 pub fn label(name: &str) -> String {
     let (before, file) = name.split_at(name.rfind(':').map_or(0, |colon| colon + 1));
     match Path::new(file) {
@@ -176,8 +175,7 @@ pub fn label(name: &str) -> String {
     }
 }
 
-/// The process's largest resident memory so far, in bytes; 0 where the system does not
-/// say.
+/// The largest resident memory of this process so far, in bytes; 0 if the system does not say.
 pub fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));

@@ -1,5 +1,5 @@
-//! What the walls promise: a method that is two lines, an observer's error that comes
-//! back untouched and at once, every family pruned by every method.
+//! Tests the promises of the interfaces: a method takes two lines, an observer's error comes back
+//! at once and unchanged, and every method prunes every family.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use sparsellm::{
@@ -11,7 +11,7 @@ use sparsellm_prune::{METHODS, Selection};
 use sparsellm_testing::{assets, fixture};
 use std::path::Path;
 
-/// Prunes at random.
+/// A method that prunes at random.
 struct RandomMask;
 
 impl Method for RandomMask {
@@ -45,7 +45,7 @@ fn a_method_is_two_lines() {
     assert!(report.perplexity[0].pruned > report.perplexity[0].dense);
 }
 
-/// An error that only the observer knows.
+/// An error of a type that only the observer knows.
 #[derive(Debug, PartialEq)]
 struct Mine(u32);
 
@@ -61,7 +61,8 @@ impl std::error::Error for Mine {}
 fn an_observers_error_ends_the_run_untouched_and_at_once() {
     let temp = tempfile::tempdir().unwrap();
     let model = Model::open(&assets().join("tiny-llama")).unwrap();
-    // Its own kinds, too: nothing is tried again with more damping because of them.
+    // An error of one of the library's kinds comes back, too: the library must not take it for its
+    // own and try again with more damping.
     for kind in 0..3 {
         let mut epochs = 0;
         let output = temp.path().join(kind.to_string());
@@ -93,7 +94,7 @@ fn an_observers_error_ends_the_run_untouched_and_at_once() {
     }
 }
 
-/// Random token ids: a text for models without a tokenizer.
+/// Writes a file of random token ids, as a text for models without a tokenizer.
 fn token_file(folder: &Path, vocabulary: usize) -> String {
     let values = sparsellm_testing::random(1, 512, 3, 1.0).data;
     let ids: Vec<u8> = values
@@ -136,7 +137,7 @@ fn every_family_is_pruned_by_every_method() {
             let pruned = Model::open(&output).unwrap();
             let perplexity = Evaluator::new(&pruned).seq_len(24).perplexity(&ids).unwrap();
             assert!(perplexity.perplexity.is_finite(), "{at}");
-            // The other tensors are the input's, bit for bit.
+            // All other tensors equal the input's, bit for bit.
             for (name, info) in model.checkpoint.tensors() {
                 let same = model.checkpoint.source().bytes(name);
                 let is_linear = info.shape.len() == 2 && name.contains("layers.");

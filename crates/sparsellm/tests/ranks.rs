@@ -1,5 +1,5 @@
-//! Several ranks do what one does, to the same bytes: here they are threads, so
-//! that it is seen without MPI.
+//! Tests that several ranks give the same bytes as one. The ranks are threads, so that the tests
+//! need no MPI.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use sparsellm::{
@@ -22,7 +22,7 @@ use std::{
     sync::{Arc, Barrier, Mutex},
 };
 
-/// Ranks that are threads of this process.
+/// A rank that is a thread of this process.
 struct Thread {
     rank: usize,
     size: usize,
@@ -30,7 +30,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// Everyone's bytes, in the order of ranks.
+    /// Exchanges bytes, and returns those of all ranks in the order of ranks.
     fn all(&self, mine: &[u8]) -> Vec<Vec<u8>> {
         let (barrier, slots) = &*self.shared;
         slots.lock().unwrap()[self.rank] = mine.to_vec();
@@ -41,7 +41,7 @@ impl Thread {
     }
 }
 
-/// Bytes as the values they are, wherever they lie.
+/// Reads bytes as values of type `T`, whatever their alignment.
 fn values_of<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
     let mut values = vec![T::zeroed(); bytes.len() / size_of::<T>()];
     bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
@@ -84,7 +84,7 @@ impl Communicator for Thread {
     }
 }
 
-/// What `body` gives on each of `size` ranks.
+/// Runs `body` on each of `size` ranks, and returns their results.
 fn on_ranks<R: Send>(size: usize, body: impl Fn(&dyn Communicator) -> R + Sync) -> Vec<R> {
     let shared = Arc::new((Barrier::new(size), Mutex::new(vec![Vec::new(); size])));
     std::thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn on_ranks<R: Send>(size: usize, body: impl Fn(&dyn Communicator) -> R + Sync) 
         let start = |rank| {
             let ranks = Thread { rank, size, shared: shared.clone() };
             scope.spawn(move || {
-                // The others would wait for it.
+                // A rank that panicked would leave the others waiting for it.
                 catch_unwind(AssertUnwindSafe(|| body(&ranks)))
                     .unwrap_or_else(|_| std::process::exit(101))
             })
@@ -108,12 +108,12 @@ fn random(rows: usize, cols: usize, seed: u32) -> Matrix {
     m
 }
 
-/// Tokens of a piece.
+/// The number of tokens per piece.
 const PIECE: usize = 10;
 
 fn gram(x: &Matrix, ranks: &dyn Communicator) -> Gram {
     let mut gram = Gram::new(x.cols);
-    // Pieces are what is added up.
+    // Each rank adds whole pieces, so that all sums are made of the same parts.
     for piece in ranks.share(x.rows.div_ceil(PIECE)) {
         gram.add(x.rows(piece * PIECE..((piece + 1) * PIECE).min(x.rows)));
     }
@@ -146,14 +146,14 @@ fn a_sum_over_tokens_does_not_depend_on_who_adds() {
     }
 }
 
-/// The pieces are the same, and each is one rank's.
+/// The pieces do not depend on the number of ranks, and each belongs to one rank.
 #[test]
 fn factors_are_the_same_bytes_for_any_number_of_ranks() {
     let gram = gram(&random(300, 150, 2), &Local);
     let make = |ranks: &dyn Communicator| {
         let u = InverseFactor::new(&gram, 0.01, ranks).unwrap().u;
         let inverse = CholeskyFactor::of_gram(&gram, 1e-4, ranks).unwrap().inverse(ranks);
-        // Without enough tokens, and no damping: raised on all ranks alike.
+        // With too few tokens and no damping, all ranks raise the damping alike.
         let singular = self::gram(&random(20, 150, 3), &Local);
         let raised = InverseFactor::new(&singular, 0.0, ranks).unwrap();
         (u, inverse, raised.u, raised.damping)
@@ -171,7 +171,7 @@ fn factors_are_the_same_bytes_for_any_number_of_ranks() {
 fn masks_are_chosen_among_all_ranks_rows() {
     let x = random(200, 64, 4);
     let gram = gram(&x, &Local);
-    // More ranks than rows, and ties in all of them.
+    // The cases include more ranks than rows, and scores that are tied in all rows.
     for (rows, size) in [(48, 2), (50, 3), (2, 5)] {
         let mut w = random(rows, 64, 5);
         w.data.iter_mut().step_by(3).for_each(|v| *v = 0.25);
@@ -210,15 +210,14 @@ fn masks_are_chosen_among_all_ranks_rows() {
     }
 }
 
-/// A model's pruned linears, and its perplexity, as one rank sees them.
+/// The pruned linears of a model and its perplexity, as one rank sees them.
 #[derive(Clone, PartialEq)]
 struct Pruned {
     linears: Vec<Vec<f32>>,
     perplexity: f64,
 }
 
-/// Prunes three layers. Where not to be resumed it is stopped after two, and gone on
-/// with.
+/// Prunes three layers. With `stop`, the run is stopped after two layers and then resumed.
 fn pruned(
     name: &str,
     method: &'static dyn Method,
@@ -251,7 +250,7 @@ fn pruned(
         (result, resumed)
     };
     if stop {
-        // Ended in the middle; what is done stays.
+        // The run ends in the middle, and its finished layers stay.
         assert!(matches!(run(true).0, Err(Error::Interrupted)));
         ranks.wait_for_rank_zero();
     }
@@ -279,14 +278,14 @@ fn a_model_is_pruned_alike_by_any_number_of_ranks() {
         for method in METHODS {
             let output = |what: &str| temp.path().join(format!("{name}-{}-{what}", method.name()));
             let one = pruned(name, *method, false, &output("one"), &Local);
-            // More ranks than there are parts of the text, too.
+            // Five ranks are more than the text has parts.
             for size in [2, 5] {
                 let at = format!("{name}, {}, {size} ranks", method.name());
                 let here = output(&format!("{size}-stopped"));
                 let all = on_ranks(size, |ranks| pruned(name, *method, true, &here, ranks));
                 assert!(all.iter().all(|rank| *rank == all[0]), "{at}: ranks differ");
                 assert!(all[0].linears == one.linears, "{at}: weights differ from one's");
-                // The losses are added in another order.
+                // The perplexities may differ slightly: losses are added in another order.
                 let off = (all[0].perplexity / one.perplexity - 1.0).abs();
                 assert!(off < 1e-12, "{at}: perplexity off by {off:.2e}");
             }

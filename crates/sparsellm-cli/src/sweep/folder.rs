@@ -1,4 +1,4 @@
-//! A sweep's output folder.
+//! The output folder of a sweep, which holds the results of its finished runs.
 
 use crate::context::json_text;
 use serde::{Serialize, de::DeserializeOwned};
@@ -17,12 +17,15 @@ const DONE: &str = "runs";
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Where it is.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Makes the folder, or goes on in one that a sweep has made.
+    /// Creates the folder, or opens one that an earlier sweep has created.
+    ///
+    /// # Errors
+    /// If the folder holds something other than a sweep, or cannot be read or written.
     pub fn open(path: &Path) -> Result<Folder> {
         let fail = |e| Error::io(path, e);
         let known = path.join(DONE);
@@ -35,7 +38,7 @@ impl Folder {
             }
             fs::create_dir_all(&known).map_err(fail)?;
         }
-        // What a sweep that was killed left behind.
+        // Remove the temporary files that a killed sweep has left behind.
         for folder in [path, &known] {
             let fail = |e| Error::io(folder, e);
             for entry in fs::read_dir(folder).map_err(fail)? {
@@ -53,7 +56,7 @@ impl Folder {
         Ok(Folder(path.into()))
     }
 
-    /// A folder for a pruned checkpoint that only has to be measured.
+    /// Creates a temporary folder, for a pruned checkpoint that is measured and then removed.
     pub fn temporary(&self) -> Result<tempfile::TempDir> {
         let made = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.0);
         made.map_err(|e| Error::io(&self.0, e))
@@ -70,7 +73,7 @@ impl Folder {
         if let Ok(text) = fs::read_to_string(&path) {
             match serde_json::from_str(&text) {
                 Ok(found) => return Ok((found, true)),
-                Err(e) => eprintln!("warning: {}: {e}; done again", path.display()),
+                Err(e) => eprintln!("warning: {}: {e}; it is computed again", path.display()),
             }
         }
         let found = find_out()?;
@@ -78,7 +81,7 @@ impl Folder {
         Ok((found, false))
     }
 
-    /// Writes what is known so far.
+    /// Writes the reports of all results so far.
     pub fn report(&self, sweep: &Sweep) -> Result<()> {
         for (name, text) in [
             ("results.csv", sparsellm_report::csv(sweep)),

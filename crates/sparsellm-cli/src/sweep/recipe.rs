@@ -1,5 +1,5 @@
-//! A sweep's recipe: which models are pruned how, and what they are measured
-//! on.
+//! The recipe of a sweep: which models are pruned, with which options, and on what the results
+//! are measured.
 
 use crate::args::{self, split_prefix};
 use clap::Parser;
@@ -8,10 +8,10 @@ use sparsellm::{Error, Result, label};
 use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
 
-/// What is wrong with a grid, in words.
+/// A value read from a grid, or a sentence that says what is wrong with the grid.
 type Parsed<T> = std::result::Result<T, String>;
 
-/// Options of `prune` that belong to the sweep itself.
+/// Options of `prune` that a grid cannot set, because the sweep decides them.
 const OWN: [&str; 10] = [
     "output",
     "force",
@@ -25,29 +25,30 @@ const OWN: [&str; 10] = [
     "version",
 ];
 
-/// The most runs that a recipe may ask for. More are a mistake, and would exhaust the memory.
+/// The most runs that a recipe may ask for. A recipe that asks for more is most likely a
+/// mistake, and its runs would exhaust the memory.
 const MOST_RUNS: usize = 4096;
 
-/// A recipe, as its file has it.
+/// A recipe as it is written in its file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Heads the report.
+    /// The title of the report; without one, the name of the recipe's file.
     #[serde(default)]
     pub title: String,
-    /// What every model is measured on.
+    /// The texts and tasks that every model is measured on.
     #[serde(default)]
     pub evaluate: Evaluate,
-    /// Options that every grid starts from.
+    /// Options that apply to every grid that does not set them itself.
     #[serde(default)]
     defaults: Table,
-    /// Options of `prune` by name, each with a value or a list of them: every
-    /// combination is a run.
+    /// The grids. Each gives options of `prune` by name, with one value or a list of values, and
+    /// asks for a run with every combination of them.
     #[serde(default)]
     grid: Vec<Table>,
 }
 
-/// The options of `eval`.
+/// The options of `eval` that the sweep measures with.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Evaluate {
@@ -61,29 +62,31 @@ pub struct Evaluate {
     pub limit: Option<usize>,
 }
 
-/// One run.
+/// One run of a sweep: one combination of a grid's values.
 pub struct Cell {
-    /// The run in a few words, which no other run has.
+    /// A short description of the run, unique within the sweep.
     pub name: String,
     /// The model's name in the report.
     pub model: String,
-    /// Every other option it sets but method and amount, by name.
+    /// The options that the run sets, by name, apart from the model, the method, and the sparsity
+    /// or pattern.
     pub settings: BTreeMap<String, String>,
-    /// All of it as `prune` takes it.
+    /// The arguments of `prune` that carry out the run.
     pub args: Box<args::Prune>,
 }
 
 impl Recipe {
-    /// Reads a recipe. Files that it names are looked for beside it first.
+    /// Reads a recipe. Relative paths in it are looked up in the recipe's own folder first.
     ///
     /// # Errors
-    /// Where it is no TOML, or says what no recipe says, with the line.
+    /// If the file is not TOML or holds keys that no recipe has, with the line; or if it has no
+    /// grid, or nothing to measure.
     pub fn read(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let invalid = |what: String| Error::Input(format!("{}: {what}", path.display()));
         let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
             let shown = e.to_string();
-            // It shows the line, whatever its length.
+            // The message quotes the line, which may be of any length.
             let short = shown.len() < 1000;
             invalid(if short { shown.trim_end().into() } else { e.message().into() })
         })?;
@@ -116,10 +119,11 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The runs, in order, each model's together.
+    /// The runs in the order of the recipe, except that all runs of a model follow each other.
     ///
     /// # Errors
-    /// Where an option or a value is none of `prune`'s, with the grid's number.
+    /// If `prune` does not take an option or a value, or there are too many runs; the message
+    /// has the number of the grid.
     pub fn cells(&self) -> Result<Vec<Cell>> {
         let mut cells: Vec<Cell> = Vec::new();
         for (i, grid) in self.grid.iter().enumerate() {
@@ -131,7 +135,7 @@ impl Recipe {
                 if cells.len() == MOST_RUNS {
                     return Err(at(format!("more than {MOST_RUNS} runs in all")));
                 }
-                // Grids may overlap.
+                // Grids may overlap; a run that two of them ask for is done once.
                 if !cells.iter().any(|other| other.name == cell.name) {
                     cells.push(cell);
                 }
@@ -149,7 +153,7 @@ impl Recipe {
 }
 
 impl Cell {
-    /// Model, method, amount and settings, without those in `except`.
+    /// The run's model, method, sparsity or pattern, and settings, without those in `except`.
     fn spelled(&self, except: &[&String]) -> String {
         let settings = self.settings.iter().filter(|(key, _)| !except.contains(key));
         let settings = settings.map(|(key, value)| format!(" {key}={value}"));
@@ -158,16 +162,16 @@ impl Cell {
     }
 }
 
-/// `name`, or the file of that name in `folder` if there is one; what comes
-/// before a colon (`wikitext2:FILE`) stays.
+/// The path of the file `name` in `folder`, or `name` itself if there is no such file. A prefix
+/// that ends in a colon, as in `wikitext2:FILE`, is kept.
 fn beside(folder: &Path, name: &str) -> String {
     let (before, file) = split_prefix(name);
     let path = folder.join(file);
     if path.exists() { format!("{before}{}", path.display()) } else { name.into() }
 }
 
-/// Every combination of the options' values, the model changing slowest.
-/// Sparsities and patterns are values of one option: how much goes.
+/// Every combination of the options' values. The model changes slowest. Sparsities and patterns
+/// count as values of one option, because a run has either a sparsity or a pattern.
 fn combinations(options: &Table) -> Parsed<Vec<Vec<(&str, String)>>> {
     let first = ["model", "method", "sparsity", "pattern"];
     if !options.contains_key("model") {
@@ -199,7 +203,7 @@ fn combinations(options: &Table) -> Parsed<Vec<Vec<(&str, String)>>> {
     Ok(out)
 }
 
-/// One option's values; none where it is left out.
+/// The values of one option; none if the option is not given.
 fn axis<'a>(options: &'a Table, key: &'a str) -> Parsed<Vec<(&'a str, String)>> {
     let Some(value) = options.get(key) else { return Ok(Vec::new()) };
     if OWN.contains(&key) {
@@ -213,7 +217,7 @@ fn axis<'a>(options: &'a Table, key: &'a str) -> Parsed<Vec<(&'a str, String)>> 
     values.iter().map(|value| Ok((key, scalar(key, value)?))).collect()
 }
 
-/// A value as the command line has it.
+/// A value as it is written on the command line.
 fn scalar(key: &str, value: &Value) -> Parsed<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -224,7 +228,8 @@ fn scalar(key: &str, value: &Value) -> Parsed<String> {
     }
 }
 
-/// One combination, read by `prune`'s own command line.
+/// The run that a combination asks for. The command line of `prune` reads the options, so that a
+/// recipe takes every option that `prune` has.
 fn cell(options: &[(&str, String)]) -> Parsed<Cell> {
     let mut line: Vec<String> = ["sparsellm", "prune", "--output=."].map(String::from).to_vec();
     let mut settings = BTreeMap::new();
@@ -241,7 +246,7 @@ fn cell(options: &[(&str, String)]) -> Parsed<Cell> {
     }
     let args = match args::Args::try_parse_from(line).map(|args| args.command) {
         Ok(args::Command::Prune(args)) => args,
-        Ok(_) => return Err("not options of prune".into()),
+        Ok(_) => return Err("these are not options of prune".into()),
         Err(e) => {
             let text = e.to_string();
             let sentence = text.lines().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The runs of a sweep, one after another.
+//! Carries out the runs of a sweep, one after another.
 
 use super::{
     folder::Folder,
@@ -20,7 +20,7 @@ pub fn run(args: &args::Sweep, context: &Context) -> Result<()> {
     let mut sweep = Sweep { title: recipe.title, version, dense: Vec::new(), runs: Vec::new() };
     let (mut failures, mut skipped, mut number) = (Vec::new(), 0, 0);
     for (model, of_model) in models {
-        // What a model alone decides is made once for all its runs.
+        // Everything that depends only on the model is prepared once for all of its runs.
         let mut subject = Subject::new(model, &recipe.evaluate, context)?;
         let (mut dense, _) = folder.recall(&subject.digest, || subject.dense())?;
         dense.model = of_model[0].model.clone();
@@ -62,8 +62,8 @@ pub fn run(args: &args::Sweep, context: &Context) -> Result<()> {
     }
 }
 
-/// Opens every model, with its runs, and checks every run's settings first, so that a mistake
-/// in the last line of a recipe shows at once and not after hours of work.
+/// Opens every model and pairs it with its runs. Checks the settings of all runs, so that a
+/// mistake in the last line of a recipe shows at once and not after hours of work.
 fn open<'a>(cells: &'a [Cell], context: &Context) -> Result<Vec<(Model, &'a [Cell])>> {
     let of_one_model = cells.chunk_by(|a, b| a.args.model == b.args.model);
     of_one_model
@@ -80,7 +80,7 @@ fn open<'a>(cells: &'a [Cell], context: &Context) -> Result<Vec<(Model, &'a [Cel
         .collect()
 }
 
-/// A run in a line.
+/// The outcome of a run, in one line.
 fn outcome(run: &Run, done_before: bool) -> String {
     let perplexities = run.perplexity.iter().map(|m| format!("{} {:.4}", m.data, m.perplexity));
     let tasks = run.tasks.iter().map(|t| format!("{} {:.4}", t.task, t.acc));

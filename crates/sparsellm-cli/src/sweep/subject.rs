@@ -1,4 +1,4 @@
-//! A model of a sweep, and its runs.
+//! A model of a sweep, and the work that its runs share.
 
 use super::{
     folder::Folder,
@@ -21,18 +21,20 @@ use sparsellm_report::{Dense, Measured, Run};
 use sparsellm_text::Segments;
 use std::{collections::HashMap, fs, path::Path, rc::Rc, time::Instant};
 
-/// A model with what it is measured on and calibrated by.
+/// A model with the texts and questions that it is measured on and the calibrations that its
+/// runs share.
 pub struct Subject {
     model: Model,
     texts: Vec<(String, Segments)>,
     questions: Vec<(Task, Vec<Item>)>,
-    /// Of everything that decides the dense model's figures.
+    /// A digest of everything that determines the dense model's figures.
     pub digest: String,
-    /// By the options that decide them.
+    /// The calibrations drawn so far, by the options that determine them.
     calibrations: HashMap<String, Rc<Calibration>>,
 }
 
 impl Subject {
+    /// Reads the texts and questions that `model` is to be measured on.
     pub fn new(model: Model, evaluate: &Evaluate, context: &Context) -> Result<Subject> {
         let (data, seq_len) = (&evaluate.data, evaluate.seq_len);
         let texts = match data.as_slice() {
@@ -53,7 +55,7 @@ impl Subject {
         Ok(Subject { model, texts, questions, digest, calibrations: HashMap::new() })
     }
 
-    /// The dense model's figures, by a name that the recipe gives.
+    /// Measures the dense model. The caller fills in the name that the recipe gives it.
     pub fn dense(&self) -> Result<Dense> {
         let (perplexity, tasks) = self.measure(&self.model)?;
         Ok(Dense { model: String::new(), perplexity, tasks })
@@ -71,7 +73,7 @@ impl Subject {
         Ok((texts.collect::<Result<_>>()?, tasks.collect()))
     }
 
-    /// One run, and whether it had been done before.
+    /// Carries out one run, unless its result is in the folder. The flag is true if it was.
     pub fn run(&mut self, cell: &Cell, folder: &Folder, context: &Context) -> Result<(Run, bool)> {
         let calibration = self.calibration(cell, context)?;
         let pruner = prune::pruner(&cell.args, &self.model, context)?;
@@ -109,7 +111,7 @@ impl Subject {
                 layers: report.layers,
             })
         })?;
-        // The recipe's words, which may have changed since.
+        // A stored result gets the recipe's present names, which may have changed since.
         run.model = cell.model.clone();
         run.method = settings.method.clone();
         run.pattern = settings.pattern.to_string();
@@ -117,8 +119,8 @@ impl Subject {
         Ok((run, done_before))
     }
 
-    /// The run's calibration segments, drawn once for all runs that share them; none
-    /// where the method needs none.
+    /// The run's calibration segments, drawn once for all runs that share them; `None` if the
+    /// method needs no calibration.
     fn calibration(&mut self, cell: &Cell, context: &Context) -> Result<Option<Rc<Calibration>>> {
         let args = &cell.args;
         let mut pruner = prune::pruner(args, &self.model, context)?;
@@ -138,7 +140,8 @@ impl Subject {
     }
 }
 
-/// The part of a result's identity that settings decide: all of them, and the exact sparsity.
+/// The part of a result's identity that the settings determine: all settings, and the sparsity
+/// with all of its digits.
 fn identity(settings: &Settings) -> (serde_json::Value, String) {
     let exact = match settings.pattern {
         Pattern::Unstructured(rho) => rho.to_string(),
@@ -147,13 +150,14 @@ fn identity(settings: &Settings) -> (serde_json::Value, String) {
     (settings.to_json(), exact)
 }
 
-/// A short name for everything that decides a result.
+/// A short digest of everything that determines a result, used as its name.
 fn digest(of: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(of).unwrap_or_default();
     Sha256::digest(bytes).iter().take(12).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Has the system measure the largest resident memory anew, where it can.
+/// Resets the system's record of the largest resident memory, so that the next run is measured
+/// on its own. Systems that cannot do this ignore it.
 fn forget_peak_rss() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }

@@ -1,5 +1,5 @@
-//! A small Hugging Face hub on loopback: one repository, and a storage at
-//! another address for its large files, as the real one has.
+//! A small Hugging Face hub on loopback. It serves one repository and, like the real hub, keeps the
+//! large files in a storage at another address.
 
 use super::sparsellm_command;
 use serde_json::json;
@@ -14,21 +14,21 @@ use std::sync::{Arc, Mutex};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server does wrong, or asks for.
+/// The faults of the server, and the token that it asks for.
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// Only who shows this token may see the files.
+    /// The token that is needed to see the files, if any.
     pub token: Option<&'static str>,
-    /// The storage's bodies end at this byte of the file, so many times.
+    /// The byte of a file at which the storage breaks off, as many times as `cuts` says.
     pub cut_at: usize,
     pub cuts: usize,
-    /// The storage always begins at byte 0.
+    /// Whether the storage ignores ranges and always begins at byte 0.
     pub no_ranges: bool,
-    /// One bit of this file's body is wrong.
+    /// The file that is sent with one wrong bit, if any.
     pub damaged: Option<&'static str>,
 }
 
-/// One request as it came.
+/// A request as the server received it.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -39,7 +39,7 @@ pub struct Request {
 }
 
 struct State {
-    /// `models/org/name` or `datasets/org/name`.
+    /// The repository: `models/org/name` or `datasets/org/name`.
     repo: String,
     files: BTreeMap<String, Vec<u8>>,
     rules: Mutex<Rules>,
@@ -52,7 +52,7 @@ pub struct Hub {
     address: SocketAddr,
 }
 
-/// The files of a folder.
+/// The names and contents of the files in a folder.
 pub fn files_of(folder: &str) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
     entries
@@ -64,13 +64,13 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Git's id of a file.
+/// The id that Git gives a file with this content.
 pub fn git_hash(bytes: &[u8]) -> String {
     let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
     Sha1::digest(&blob).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Whether Git keeps the file elsewhere.
+/// Whether the file is large, so that Git keeps it in a storage elsewhere.
 fn is_large(name: &str) -> bool {
     [".safetensors", ".bin", ".h5", ".parquet"].iter().any(|end| name.ends_with(end))
 }
@@ -92,7 +92,7 @@ impl Hub {
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     let state = state.clone();
-                    // A client that hangs up is none of the server's business.
+                    // An error here only means that the client has hung up.
                     std::thread::spawn(move || state.answer(stream.ok()?, at_storage).ok());
                 }
             });
@@ -108,7 +108,7 @@ impl Hub {
         *self.state.rules.lock().unwrap() = rules;
     }
 
-    /// What was asked since the last time.
+    /// The requests since the last call.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.requests.lock().unwrap())
     }
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// The hub's own pages.
+    /// Answers a request to the hub itself.
     fn front(&self, stream: &mut TcpStream, request: &Request) -> std::io::Result<()> {
         let (kind, id) = self.repo.split_once('/').unwrap();
         let prefix = if kind == "models" { String::new() } else { format!("{kind}/") };
@@ -209,7 +209,7 @@ impl State {
         send(stream, request, &head, &damage(bytes, rules.damaged == Some(&file)))
     }
 
-    /// A large file by its hash, or a part of it.
+    /// Answers a request to the storage with a large file, named by its hash, or a part of it.
     fn store(&self, stream: &mut TcpStream, request: &Request) -> std::io::Result<()> {
         let hash = &request.path[1..];
         let (name, bytes) = self.files.iter().find(|(_, b)| sha256(b) == hash).unwrap();

@@ -1,6 +1,6 @@
-//! Running the command as a user does.
+//! Runs the command as a user does.
 #![allow(clippy::unwrap_used)]
-// Not every test needs all of it.
+// Not every test uses all of these helpers.
 #![allow(dead_code)]
 
 pub mod hub;
@@ -21,7 +21,7 @@ pub fn asset(name: &str) -> String {
     repository().join("assets").join(name).display().to_string()
 }
 
-/// A family's tiny checkpoint, as the library's tests have it.
+/// The path of a family's tiny checkpoint, which the library's tests use, too.
 pub fn family(name: &str) -> PathBuf {
     repository().join("crates/sparsellm-testing/fixtures/families").join(name)
 }
@@ -43,20 +43,20 @@ pub fn sparsellm_command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command that must succeed and print one JSON document.
+/// Runs the command, which must succeed, and returns the JSON document that it prints.
 pub fn json(args: &[&str]) -> Value {
     let output = sparsellm(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// All files of a checkpoint.
+/// All files of a checkpoint, with their contents.
 pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries.map(|p| (p.file_name().unwrap().into(), fs::read(&p).unwrap())).collect()
 }
 
-/// Layers that are done in the unfinished run on `out`.
+/// The number of layers that the unfinished run on `out` has finished.
 pub fn layers_done(out: &Path) -> usize {
     let name = format!(".sparsellm-partial-{}", out.file_name().unwrap().to_str().unwrap());
     let lines = fs::read_to_string(out.with_file_name(name).join("layers.jsonl"));
