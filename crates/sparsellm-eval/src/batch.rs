@@ -1,5 +1,5 @@
-//! How many hidden states are kept at once.
+//! The size of a batch of hidden states.
 
-/// The f32 values of hidden states that are kept at once. Each decoder layer is
-/// loaded once for that many.
+/// How many f32 values of hidden states are kept in memory at once. Each decoder layer is loaded
+/// once for every batch of this size.
 pub const HIDDEN_VALUES: usize = 1 << 26;

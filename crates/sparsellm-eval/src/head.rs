@@ -1,4 +1,4 @@
-//! The head: how probable a model finds given next tokens.
+//! Applies the head of a model, which says how probable each next token is.
 
 use rayon::prelude::*;
 use sparsellm_base::Result;
@@ -6,17 +6,17 @@ use sparsellm_model::Model;
 use sparsellm_tensor::{Matrix, exp_sum, matmul_nt, softcap};
 use std::ops::Range;
 
-/// Rows of the head loaded at once.
+/// The number of rows of the head that are loaded at once.
 const HEAD_ROWS: usize = 4096;
-/// Tokens whose logits exist at once.
+/// The number of tokens whose logits exist at once.
 const TOKENS: usize = 1024;
 
-/// How a model finds a next token.
+/// A model's score of a next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// The logarithm of its probability.
+    /// The natural logarithm of the token's probability.
     pub log_probability: f64,
-    /// Whether no token is more probable.
+    /// Whether greedy decoding would choose the token.
     pub is_greedy: bool,
 }
 
@@ -32,7 +32,7 @@ struct Running {
 impl Running {
     const START: Running = Running { max: f32::NEG_INFINITY, argmax: 0, sum: 0.0, target: 0.0 };
 
-    /// Takes in the logits of the tokens `rows`.
+    /// Adds the logits of the vocabulary's tokens `rows`.
     fn add(&mut self, logits: &[f32], rows: &Range<usize>, target: usize) {
         if rows.contains(&target) {
             self.target = logits[target - rows.start];
@@ -45,7 +45,7 @@ impl Running {
         self.max = max;
     }
 
-    /// How the model finds `target`, after all logits.
+    /// The score of `target`, once the logits of the whole vocabulary have been added.
     fn scored(&self, target: usize) -> Scored {
         Scored {
             log_probability: f64::from(self.target) - f64::from(self.max) - self.sum.ln(),
@@ -54,10 +54,10 @@ impl Running {
     }
 }
 
-/// Scores `targets[i]` as the token after row `i` of `hidden`, the head's input
-/// `[tokens, d]`; `None` where there is none. The head is applied a few thousand
-/// rows at a time, with a running log-sum-exp per token, so that logits of the
-/// whole vocabulary never exist.
+/// Scores `targets[i]` as the token that follows row `i` of `hidden`, the input of the head
+/// `[tokens, d]`. A row without a target gets no score. The head is applied a few thousand rows
+/// at a time, with a running log-sum-exp per token, so that the logits of the whole vocabulary
+/// are never in memory.
 pub fn score(
     model: &Model,
     hidden: &Matrix,

@@ -1,9 +1,9 @@
-//! Measures the quality of a model: its [perplexity](perplexity()) on a text, and its
-//! accuracy on zero-shot [tasks]. Both follow published protocols, so that their
-//! numbers can be compared with those of the authors and of lm-evaluation-harness.
+//! Measures the quality of a model: its [perplexity](perplexity()) on a text, and its accuracy on
+//! zero-shot [tasks]. Both follow published protocols, so that their numbers can be compared with
+//! those of SparseLLM's authors and of lm-evaluation-harness.
 //!
-//! Every function that takes a communicator is collective: all ranks call it, and
-//! each measures its part of the windows or the questions.
+//! Every function that takes a communicator is collective: all ranks call it, and each measures
+//! its share of the windows or questions.
 //!
 //! ```
 //! # let assets = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets"));

@@ -1,4 +1,4 @@
-//! How likely a model finds given continuations.
+//! Measures how likely a model finds given continuations of texts.
 
 use crate::{batch::HIDDEN_VALUES, head};
 use sparsellm_base::{Event, Observer, Result, input_error, numerics_error};
@@ -7,28 +7,28 @@ use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use std::{collections::BTreeMap, ops::Range};
 
-/// Texts are padded to a multiple of this many tokens, so that many of them
-/// have the same length and go through a layer together.
+/// Texts are padded to a multiple of this many tokens, so that many of them have the same length
+/// and go through a layer together.
 const LENGTHS: usize = 8;
 
-/// The longest text of a model that does not say how many positions it has.
+/// The longest text, in tokens, for a model that does not say how many positions it has.
 const POSITIONS: usize = 2048;
 
-/// A continuation and what comes before it, as token ids.
+/// A continuation that is to be scored after its context, both as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What the model is given, at least one token.
+    /// The text that the model is given; at least one token.
     pub context: Vec<u32>,
-    /// What is scored after it, at least one token.
+    /// The text that is scored after the context; at least one token.
     pub continuation: Vec<u32>,
 }
 
 /// How likely a model finds a continuation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likelihood {
-    /// The logarithm of its probability after the context, in nats.
+    /// The logarithm of the continuation's probability after its context, in nats.
     pub log_likelihood: f64,
-    /// Whether greedy decoding would give it, token by token.
+    /// Whether greedy decoding would produce the continuation, token by token.
     pub is_greedy: bool,
 }
 
@@ -37,25 +37,24 @@ impl Likelihood {
     const START: Likelihood = Likelihood { log_likelihood: 0.0, is_greedy: true };
 }
 
-/// Texts of one padded length, each with the requests that look at it.
+/// Texts of one padded length, each with the indices of the requests that it answers.
 struct Batch {
     seq_len: usize,
     texts: Vec<(Vec<u32>, Vec<usize>)>,
     hidden: Matrix,
 }
 
-/// Scores the continuation of every request, in their order.
+/// Scores the continuation of every request, in the order of the requests.
 ///
-/// A request that is longer than the model's positions loses tokens on its left.
-/// Requests that differ in their last token only share a forward pass. Each rank
-/// scores its part of the requests, and all of them get every result. After every
-/// decoder layer `observe` is told an [`Event::Measured`] whose `what` is the one
-/// given here.
+/// A request that is longer than the model's positions loses tokens at its start. Requests that
+/// differ only in their last token share a forward pass. Each rank scores its share of the
+/// requests, and all ranks get every result. After every decoder layer, `observe` receives an
+/// [`Event::Measured`] with this `what`.
 ///
 /// # Errors
-/// Where a request has an empty part, does not fit the model or holds an id that is
-/// not in its vocabulary, where weights cannot be read, or where the model's output
-/// is not finite; and the observer's own error, which ends the measurement.
+/// If a request has an empty part, does not fit the model or holds an id outside the vocabulary, if
+/// weights cannot be read, or if the model's output is not finite; and the observer's own error,
+/// which ends the measurement.
 pub fn likelihoods(
     model: &Model,
     requests: &[Request],
@@ -95,7 +94,7 @@ pub fn likelihoods(
     Ok(found)
 }
 
-/// Fails where a request cannot be scored.
+/// Checks that a request can be scored.
 fn check(model: &Model, index: usize, request: &Request, positions: usize) -> Result<()> {
     let Request { context, continuation } = request;
     if context.is_empty() || continuation.is_empty() || continuation.len() > positions {
@@ -111,16 +110,16 @@ fn check(model: &Model, index: usize, request: &Request, positions: usize) -> Re
     }
 }
 
-/// The texts of the requests `mine`, in batches of one length; and the batches in
-/// loads, each of as many hidden states as are kept at once.
+/// Collects the texts of the requests `mine` into batches of one length, and the batches into
+/// loads, each with as many hidden states as are kept in memory at once.
 fn loads(
     requests: &[Request],
     mine: Range<usize>,
     positions: usize,
     hidden: usize,
 ) -> Vec<Vec<Batch>> {
-    // What the model is given: everything but the last token, to its right
-    // length; and which requests look at it.
+    // The distinct texts that the model is given, by padded length, each with the requests that
+    // it answers. A text is the whole request without its last token, which is only predicted.
     let mut texts: BTreeMap<(usize, Vec<u32>), Vec<usize>> = BTreeMap::new();
     for i in mine {
         let Request { context, continuation } = &requests[i];
@@ -152,7 +151,7 @@ fn loads(
 }
 
 impl Batch {
-    /// The texts filled up on their right, where causal attention never looks.
+    /// The texts padded at their end. Causal attention never looks there, so any token will do.
     fn padded(&self) -> Vec<u32> {
         let mut tokens = Vec::with_capacity(self.texts.len() * self.seq_len);
         for (i, (text, _)) in self.texts.iter().enumerate() {
@@ -163,7 +162,7 @@ impl Batch {
     }
 }
 
-/// Adds up the scores of the batches' continuations.
+/// Adds the scores of the batches' continuations to `found`.
 fn score(
     model: &Model,
     requests: &[Request],
@@ -175,7 +174,7 @@ fn score(
         for (i, (text, of)) in batch.texts.iter().enumerate() {
             let end = i * batch.seq_len + text.len();
             for &request in of {
-                // The last tokens of the text predict the continuation.
+                // The hidden states of the text's last tokens predict the continuation.
                 let continuation = &requests[request].continuation;
                 for (row, &target) in (end - continuation.len()..end).zip(continuation) {
                     rows.extend_from_slice(batch.hidden.row(row));
@@ -195,7 +194,8 @@ fn score(
     Ok(())
 }
 
-/// Gives every rank what each of them found for its requests.
+/// Shares the results: every rank fills in those of its own requests, `mine`, and gets those of all
+/// others.
 fn exchange(found: &mut [Likelihood], mine: Range<usize>, ranks: &dyn Communicator) {
     let mut told = vec![0.0; 2 * found.len()];
     for i in mine {

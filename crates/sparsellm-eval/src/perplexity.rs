@@ -1,5 +1,6 @@
-//! Perplexity by the authors' protocol: windows of one length, and `exp` of the
-//! mean over windows of the window's mean next-token loss.
+//! Measures perplexity by the protocol of SparseLLM's authors: the text is cut into windows of one
+//! length, and the perplexity is `exp` of the mean, over the windows, of a window's mean next-token
+//! loss.
 
 use crate::{batch::HIDDEN_VALUES, head};
 use sparsellm_base::{Event, Observer, Result, input_error, numerics_error};
@@ -8,7 +9,7 @@ use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use sparsellm_text::Segments;
 
-/// A measured perplexity, and how much text it was measured on.
+/// A measured perplexity, and the amount of text that it was measured on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
     /// `exp` of the mean next-token loss in nats.
@@ -19,18 +20,15 @@ pub struct Perplexity {
     pub windows: usize,
 }
 
-/// Measures a model's perplexity on `windows`: `exp` of the mean, over the windows,
-/// of a window's mean next-token loss. Nothing is predicted across the edge of a
-/// window.
+/// Measures a model's perplexity on `windows`: `exp` of the mean, over the windows, of a window's
+/// mean next-token loss. No token is predicted from another window.
 ///
-/// Each rank measures its part of the windows, and all of them get the same result.
-/// After every decoder layer `observe` is told an [`Event::Measured`] whose `what`
-/// is the one given here.
+/// Each rank measures its share of the windows, and all ranks get the same result. After every
+/// decoder layer, `observe` receives an [`Event::Measured`] with this `what`.
 ///
 /// # Errors
-/// Where there are no windows, they do not fit the model, weights cannot be read,
-/// or the model's output is not finite; and the observer's own error, which ends
-/// the measurement.
+/// If there are no windows, they do not fit the model, weights cannot be read, or the model's
+/// output is not finite; and the observer's own error, which ends the measurement.
 pub fn perplexity(
     model: &Model,
     windows: &Segments,
@@ -66,8 +64,8 @@ pub fn perplexity(
     Ok(Perplexity { perplexity, tokens: windows.tokens.len(), windows: count })
 }
 
-/// The mean next-token loss of each window. A window's last token has no
-/// successor in it.
+/// The mean next-token loss of each window. The last token of a window predicts nothing, because
+/// its successor is not in the window.
 fn window_losses(
     model: &Model,
     hidden: &Matrix,

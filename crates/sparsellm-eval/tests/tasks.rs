@@ -1,6 +1,5 @@
-//! The zero-shot tasks against lm-evaluation-harness: its prompts, its scores
-//! on the embedded models (tools/fixtures/zeroshot.py), and what is said of
-//! files that are not as they should be.
+//! Tests the zero-shot tasks against lm-evaluation-harness: its prompts, and its scores on the
+//! embedded models (tools/fixtures/zeroshot.py). Also tests the errors for malformed files.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::Value;
@@ -20,8 +19,7 @@ fn expected() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Each file of the fixture with its task, and the name of what lm-eval made
-/// of it.
+/// Each file of the fixture, with its task and the name of lm-evaluation-harness's results for it.
 fn files() -> Vec<(Task, String, PathBuf)> {
     let mut files = Vec::new();
     for folder in ["documents", "local"] {

@@ -1,4 +1,4 @@
-//! Asking a model a task's questions.
+//! Asks a model the questions of a task.
 
 use super::{
     item::Item,
@@ -11,18 +11,16 @@ use sparsellm_model::Model;
 use sparsellm_ranks::Communicator;
 use sparsellm_text::Tokenizer;
 
-/// Asks a model the questions of one task, and returns how it did in all and on
-/// each of them, in their order.
+/// Asks a model the questions of one task. Returns the overall result, and the result of each
+/// question in order.
 ///
-/// Each rank asks its part of the questions, and all of them get the same result.
-/// After every decoder layer `observe` is told an
-/// [`Event::Measured`](sparsellm_base::Event::Measured) whose `what` is the task's
-/// name.
+/// Each rank asks its share of the questions, and all ranks get the same results. After every
+/// decoder layer, `observe` receives an [`Event::Measured`](sparsellm_base::Event::Measured) whose
+/// `what` is the task's name.
 ///
 /// # Errors
-/// Where there are no questions, one is too long for the model, weights cannot be
-/// read, or the model's output is not finite; and the observer's own error, which
-/// ends the measurement.
+/// If there are no questions, one is too long for the model, weights cannot be read, or the model's
+/// output is not finite; and the observer's own error, which ends the measurement.
 pub fn evaluate(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -58,10 +56,10 @@ pub fn evaluate(
     Ok((summary(task, &reports), reports))
 }
 
-/// lm-evaluation-harness's `_encode_pair`: white space at the context's end
-/// goes to the continuation, whose tokens are those of the whole text that the
-/// context alone does not have. Where there is no context, a text's first token
-/// stands for it.
+/// Tokenizes a context and its continuation as `_encode_pair` of lm-evaluation-harness does. White
+/// space at the end of the context moves to the continuation. The tokens of the continuation are
+/// those of the whole text that follow the tokens of the context. An empty context becomes the
+/// token that every text starts with.
 fn encode(tokenizer: &Tokenizer, context: &str, continuation: &str) -> Result<Request> {
     if context.is_empty() {
         let (start, mut continuation) = tokenizer.encode_after_start(continuation)?;
@@ -77,12 +75,12 @@ fn encode(tokenizer: &Tokenizer, context: &str, continuation: &str) -> Result<Re
     Ok(Request { context, continuation })
 }
 
-/// What Python's `str.rstrip` strips.
+/// Whether Python's `str.rstrip` strips the character.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// How the model did on a question with these likelihoods of its choices.
+/// The result of a question whose choices have these likelihoods.
 fn judge(task: Task, index: usize, item: &Item, likelihoods: &[Likelihood]) -> ItemReport {
     let log_likelihoods: Vec<f64> = likelihoods.iter().map(|l| l.log_likelihood).collect();
     let per_character = log_likelihoods.iter().zip(&item.lengths).map(|(l, &n)| l / n as f64);
@@ -99,7 +97,7 @@ fn judge(task: Task, index: usize, item: &Item, likelihoods: &[Likelihood]) -> I
     }
 }
 
-/// The first largest, as `np.argmax`.
+/// The index of the first largest value, as in `np.argmax`.
 fn argmax(values: impl Iterator<Item = f64>) -> Option<usize> {
     let better = |best: Option<(usize, f64)>, (i, v): (usize, f64)| match best {
         Some((_, b)) if b >= v => best,
@@ -108,7 +106,7 @@ fn argmax(values: impl Iterator<Item = f64>) -> Option<usize> {
     values.enumerate().fold(None, better).map(|(i, _)| i)
 }
 
-/// How it did on all of them.
+/// The overall result of a task's questions.
 fn summary(task: Task, items: &[ItemReport]) -> TaskReport {
     let n = items.len() as f64;
     let share = |right: &dyn Fn(&ItemReport) -> bool| {

@@ -1,22 +1,22 @@
-//! The fields of a row.
+//! Reads the fields of a row of a data set.
 
 use super::item::Parsed;
 use serde_json::Value;
 
-/// A string field.
+/// The value of a field that is a string.
 pub fn text<'a>(row: &'a Value, name: &str) -> Parsed<&'a str> {
     let field = row.get(name).ok_or_else(|| format!("no \"{name}\" field"))?;
     field.as_str().ok_or_else(|| format!("\"{name}\" is not a text"))
 }
 
-/// A field that is a list of strings.
+/// The value of a field that is a list of strings.
 pub fn texts<'a>(row: &'a Value, name: &str) -> Parsed<Vec<&'a str>> {
     let list = row.get(name).ok_or_else(|| format!("no \"{name}\" field"))?.as_array();
     let texts = list.and_then(|list| list.iter().map(Value::as_str).collect());
     texts.ok_or_else(|| format!("\"{name}\" is not a list of texts"))
 }
 
-/// A field that is a number, or a string of one.
+/// The value of a field that is a whole number, or a string that holds one.
 pub fn number(row: &Value, name: &str) -> Parsed<usize> {
     let field = row.get(name).ok_or_else(|| format!("no \"{name}\" field"))?;
     let number = field.as_u64().or_else(|| field.as_str()?.trim().parse().ok());

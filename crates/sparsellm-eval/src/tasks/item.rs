@@ -1,12 +1,12 @@
-//! A task's question.
+//! A question of a task.
 
 use serde::Serialize;
 
-/// One question: a text for each of its choices. It is asked by how likely a model
-/// finds each text's end after its beginning.
+/// One question, with a text for each of its choices. The model answers with the choice whose
+/// continuation it finds likeliest after its context.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
-    /// For each choice, what the model is given and what is scored after it.
+    /// For each choice, the context that the model is given and the continuation that is scored.
     pub requests: Vec<[String; 2]>,
     /// For each choice, its length in characters, by which `acc_norm` divides.
     pub lengths: Vec<usize>,
@@ -14,5 +14,5 @@ pub struct Item {
     pub gold: usize,
 }
 
-/// What a row holds, or what is wrong with it, in words.
+/// A value read from a row, or a sentence that says what is wrong with the row.
 pub type Parsed<T> = std::result::Result<T, String>;

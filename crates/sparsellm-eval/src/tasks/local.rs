@@ -1,5 +1,5 @@
-//! A task's rows, brought into the hub's form from the forms in which the data
-//! sets go around as files.
+//! Reads the rows of a task from a local file. The data sets are distributed in several forms, all
+//! of which are converted to the form of the data set on the hub.
 
 use super::{fields::text, item::Parsed, task::Task};
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use sparsellm_base::{Error, Result, input_error};
 use sparsellm_data::rows::{self, Row, Rows, at};
 use std::path::{Path, PathBuf};
 
-/// Finds a task's file in a folder: the one whose name starts with the task's, as
-/// `arc-easy_test.json` does.
+/// Finds a task's file in a folder: the one whose name starts with the name of the task, such as
+/// `arc-easy_test.json`.
 ///
 /// # Errors
-/// Where the folder cannot be read, or holds no such file or more than one.
+/// If the folder cannot be read, or holds no such file or more than one.
 pub fn file_in(task: Task, folder: &Path) -> Result<PathBuf> {
     let start = match task {
         Task::LambadaOpenai => "lambada",
@@ -46,7 +46,7 @@ pub fn file_in(task: Task, folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The rows of a file in the hub's form.
+/// The rows of a file, converted to the hub's form.
 pub fn rows(task: Task, path: &Path) -> Result<Rows<Value>> {
     let name = path.to_string_lossy();
     if task == Task::HellaSwag && (name.ends_with(".txt") || name.ends_with(".txt.bz2")) {
@@ -67,7 +67,7 @@ pub fn rows(task: Task, path: &Path) -> Result<Rows<Value>> {
     })))
 }
 
-/// One row in the hub's form.
+/// Converts one row to the hub's form.
 fn hub_form(task: Task, row: Value) -> Parsed<Value> {
     if row.get("instruction").is_some() {
         let (instruction, answer) = (text(&row, "instruction")?, text(&row, "answer")?);
@@ -82,8 +82,8 @@ fn hub_form(task: Task, row: Value) -> Parsed<Value> {
     Ok(row)
 }
 
-/// HellaSwag as six lines a row: the context (`activity_label: ctx`), the right
-/// ending's number, four endings. An error's row is the line.
+/// Reads HellaSwag from a text file with six lines per row: the context (`activity_label: ctx`),
+/// the number of the right ending, and four endings. Errors give the line instead of the row.
 fn six_lines(path: &Path) -> Result<Rows<Value>> {
     let mut lines = rows::lines(path)?;
     let path = path.to_path_buf();
@@ -109,8 +109,8 @@ fn six_lines(path: &Path) -> Result<Rows<Value>> {
     })))
 }
 
-/// PIQA's labels, which its authors keep beside the questions:
-/// `dev.jsonl` with `dev-labels.lst`.
+/// PIQA's labels, which its authors keep in a file beside the questions: `dev-labels.lst` belongs
+/// to `dev.jsonl`.
 fn piqa_labels(path: &Path) -> Result<Option<Vec<String>>> {
     let labels = path.with_file_name(match path.file_stem() {
         Some(stem) => format!("{}-labels.lst", stem.to_string_lossy()),
@@ -123,6 +123,7 @@ fn piqa_labels(path: &Path) -> Result<Option<Vec<String>>> {
     lines.map(|line| Ok(line?.value.trim().to_string())).collect::<Result<_>>().map(Some)
 }
 
+/// Converts a BoolQ row of the form
 /// `{"prompt": "passage: P\nquestion: {}", "subject": Q, "target_new": {"str": "True"}}`.
 fn passage(row: &Value) -> Parsed<Value> {
     let passage = text(row, "prompt")?
@@ -138,8 +139,9 @@ fn passage(row: &Value) -> Parsed<Value> {
     Ok(json!({"passage": passage, "question": text(row, "subject")?, "label": label}))
 }
 
-/// `...question: Q\n\nAnswer1: A Answer2: B ...\n\nAnswer format: answer1/answer2/...`,
-/// with `answerN` for the answer.
+/// Converts an instruction of the form
+/// `...question: Q\n\nAnswer1: A Answer2: B ...\n\nAnswer format: answer1/answer2/...`, whose
+/// answer has the form `answerN`.
 fn numbered_answers(instruction: &str, answer: &str) -> Parsed<Value> {
     let [question, answers, format] = parts(
         instruction,
@@ -160,6 +162,7 @@ fn numbered_answers(instruction: &str, answer: &str) -> Parsed<Value> {
               "choices": {"text": texts, "label": labels}}))
 }
 
+/// Converts a WinoGrande instruction of the form
 /// `...sentence: S\n\nOption1: A Option2: B Answer format: option1/option2`.
 fn blank(instruction: &str, answer: &str) -> Parsed<Value> {
     let [sentence, options, _] = parts(
@@ -172,7 +175,7 @@ fn blank(instruction: &str, answer: &str) -> Parsed<Value> {
     Ok(json!({"sentence": sentence, "option1": one, "option2": two, "answer": answer}))
 }
 
-/// An instruction after its first words, cut at two marks.
+/// Removes `start` from an instruction and splits the rest at the two `marks`.
 fn parts<'a>(instruction: &'a str, start: &str, marks: [&str; 2]) -> Parsed<[&'a str; 3]> {
     let lacks = |what: &str| format!("the instruction has no \"{}\"", what.trim());
     let rest = instruction.strip_prefix(start).ok_or_else(|| lacks(start))?;

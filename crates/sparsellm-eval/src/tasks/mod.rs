@@ -1,5 +1,5 @@
-//! Zero-shot tasks with the prompts and metrics of lm-evaluation-harness
-//! (0.4.13), so that scores can be compared with those that it gives.
+//! Zero-shot tasks, with the prompts and metrics of lm-evaluation-harness 0.4.13, so that the
+//! scores can be compared with that program's.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`evaluate`] asks them of a model.
+//! [`evaluate`] asks a model these questions.
 
 mod evaluate;
 mod fields;

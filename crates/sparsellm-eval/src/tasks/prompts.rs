@@ -1,5 +1,6 @@
-//! From a data set's row, as the hub has it, to what the model is asked: the
-//! templates of lm-evaluation-harness's task files.
+//! Turns a row of a data set, in the hub's form, into a question for the model, by the templates of
+//! lm-evaluation-harness's task files. Each function's comment gives its template: the context, and
+//! after a semicolon the continuations.
 
 use super::{
     fields::{number, text, texts},
@@ -8,7 +9,7 @@ use super::{
 };
 use serde_json::Value;
 
-/// One row's question.
+/// The question that a row asks.
 pub fn item(task: Task, row: &Value) -> Parsed<Item> {
     match task {
         Task::LambadaOpenai => lambada(row),
@@ -22,14 +23,14 @@ pub fn item(task: Task, row: &Value) -> Parsed<Item> {
     }
 }
 
-/// The passage without its last word (cut at spaces only); the word.
+/// The passage without its last word, which is split off at the last space; that word.
 fn lambada(row: &Value) -> Parsed<Item> {
     let text = text(row, "text")?;
     let (context, word) = text.rsplit_once(' ').unwrap_or(("", text));
     Ok(Item { requests: vec![[context.into(), format!(" {word}")]], lengths: vec![1], gold: 0 })
 }
 
-/// `{activity_label}: {ctx_a} {ctx_b}`, tidied; the endings, tidied.
+/// `{activity_label}: {ctx_a} {ctx_b}`; the endings. All of them are tidied.
 fn hellaswag(row: &Value) -> Parsed<Item> {
     let (label, a, b) = (text(row, "activity_label")?, text(row, "ctx_a")?, text(row, "ctx_b")?);
     let context = tidy(format!("{label}: {a} {}", capitalize(b)));
@@ -43,7 +44,7 @@ fn piqa(row: &Value) -> Parsed<Item> {
     choices(&question(text(row, "goal")?), solutions, number(row, "label")?)
 }
 
-/// The sentence up to its blank with either name in it; what follows the blank.
+/// The sentence up to its blank, filled with either name; the rest of the sentence.
 fn winogrande(row: &Value) -> Parsed<Item> {
     let sentence = text(row, "sentence")?;
     let (before, after) = sentence.split_once('_').ok_or("the sentence has no blank \"_\"")?;
@@ -71,14 +72,14 @@ fn openbookqa(row: &Value) -> Parsed<Item> {
     choices(text(row, "question_stem")?, texts, gold)
 }
 
-/// `{passage}\nQuestion: {question}?\nAnswer:`; no or yes.
+/// `{passage}\nQuestion: {question}?\nAnswer:`; `no` or `yes`.
 fn boolq(row: &Value) -> Parsed<Item> {
     let (passage, question) = (text(row, "passage")?, text(row, "question")?);
     let context = format!("{passage}\nQuestion: {question}?\nAnswer:");
     choices(&context, vec!["no".into(), "yes".into()], number(row, "label")?)
 }
 
-/// `{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:`; True or False.
+/// `{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:`; `True` or `False`.
 fn rte(row: &Value) -> Parsed<Item> {
     let (premise, hypothesis) = (text(row, "sentence1")?, text(row, "sentence2")?);
     let context = format!("{premise}\nQuestion: {hypothesis} True or False?\nAnswer:");
@@ -89,7 +90,7 @@ fn question(question: &str) -> String {
     format!("Question: {question}\nAnswer:")
 }
 
-/// One context, and each choice after a space.
+/// A question with one context for all choices. Each continuation is a space and the choice.
 fn choices(context: &str, choices: Vec<String>, gold: usize) -> Parsed<Item> {
     if gold >= choices.len() {
         return Err(format!("the answer is choice {gold} of {} (from 0)", choices.len()));
@@ -104,7 +105,7 @@ fn choices(context: &str, choices: Vec<String>, gold: usize) -> Parsed<Item> {
     })
 }
 
-/// `choices.text`, and where `choices.label` is `answerKey`.
+/// The choices in `choices.text`, and the index at which `choices.label` equals `answerKey`.
 fn labelled(row: &Value) -> Parsed<(Vec<String>, usize)> {
     let choices = row.get("choices").ok_or("no \"choices\" field")?;
     let (labels, key) = (texts(choices, "label")?, text(row, "answerKey")?.trim_start());
@@ -125,12 +126,12 @@ fn capitalize(text: &str) -> String {
     first.chain(letters.as_str().to_lowercase().chars()).collect()
 }
 
-/// HellaSwag's `preprocess`: WikiHow's `[title]` and other brackets are
-/// artefacts of the data set.
+/// HellaSwag's `preprocess`, which removes artefacts of the data set: WikiHow's `[title]` and other
+/// text in brackets.
 fn tidy(text: impl AsRef<str>) -> String {
     let text = text.as_ref().trim().replace(" [title]", ". ");
     let (mut out, mut rest) = (String::new(), text.as_str());
-    // `re.sub("\[.*?\]", "", text)`, where `.` is no line break.
+    // This is `re.sub("\[.*?\]", "", text)`, in which `.` matches no line break.
     while let Some(open) = rest.find('[') {
         let inside = &rest[open + 1..];
         match inside.find([']', '\n']) {

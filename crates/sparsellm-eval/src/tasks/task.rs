@@ -1,12 +1,12 @@
-//! The tasks by name.
+//! The tasks, with their names and their places on the hub.
 
 use serde::Serialize;
 
 /// A zero-shot task of lm-evaluation-harness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Task {
-    /// LAMBADA asks for the last word of a passage (Paperno et al., 2016, in
-    /// OpenAI's version).
+    /// LAMBADA asks for the last word of a passage (Paperno et al., 2016, in the version of
+    /// OpenAI).
     LambadaOpenai,
     /// HellaSwag asks how a scene goes on (Zellers et al., 2019).
     HellaSwag,
@@ -14,13 +14,13 @@ pub enum Task {
     Piqa,
     /// WinoGrande asks whom a pronoun means (Sakaguchi et al., 2020).
     WinoGrande,
-    /// ARC's easy part asks questions of school science (Clark et al., 2018).
+    /// The easy part of ARC asks questions of school science (Clark et al., 2018).
     ArcEasy,
-    /// ARC's hard part asks those that simple methods get wrong.
+    /// The hard part of ARC asks the questions that simple methods get wrong.
     ArcChallenge,
-    /// BoolQ asks a question of yes or no after a passage (Clark et al., 2019).
+    /// BoolQ asks a yes-or-no question about a passage (Clark et al., 2019).
     BoolQ,
-    /// RTE asks whether a sentence follows from another (GLUE).
+    /// RTE asks whether one sentence follows from another (GLUE).
     Rte,
     /// OpenBookQA asks questions of elementary science (Mihaylov et al., 2018).
     OpenBookQa,
@@ -40,7 +40,7 @@ impl Task {
         Task::OpenBookQa,
     ];
 
-    /// The name that lm-evaluation-harness gives it, such as `arc_easy`.
+    /// The task's name in lm-evaluation-harness, such as `arc_easy`.
     pub fn name(self) -> &'static str {
         match self {
             Task::LambadaOpenai => "lambada_openai",
@@ -55,8 +55,8 @@ impl Task {
         }
     }
 
-    /// Where its questions are on the Hugging Face hub: the data set's id, and in it
-    /// the path of the split that is asked.
+    /// The place of the task's questions on the Hugging Face hub: the id of the data set, and the
+    /// path of the file in it that holds the questions.
     pub fn on_hub(self) -> [&'static str; 2] {
         match self {
             Task::LambadaOpenai => ["EleutherAI/lambada_openai", "data/lambada_test.jsonl"],
@@ -73,8 +73,8 @@ impl Task {
         }
     }
 
-    /// Whether `acc_norm` is one of its metrics: accuracy where each choice's
-    /// log-likelihood is divided by its length in characters.
+    /// Whether `acc_norm` is one of the task's metrics. It is the accuracy after the log-likelihood
+    /// of each choice is divided by the length of the choice in characters.
     pub(super) fn has_acc_norm(self) -> bool {
         use Task::*;
         matches!(self, HellaSwag | Piqa | ArcEasy | ArcChallenge | OpenBookQa)
