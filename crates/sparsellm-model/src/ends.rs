@@ -69,8 +69,9 @@ pub struct Head {
     pub norm: Option<Norm>,
     /// From the hidden states' width to the table's (OPT-350M).
     pub projection: Option<Linear>,
-    /// The tensor `[vocabulary, width]` whose rows give the logits.
-    pub table: String,
+    /// The tensor `[vocabulary, width]` whose rows give the logits. Checkpoints of a bare
+    /// decoder or of a classifier have none.
+    pub table: Option<String>,
     /// Logits become `c·tanh(logits/c)` (Gemma 2).
     pub softcap: Option<f32>,
 }

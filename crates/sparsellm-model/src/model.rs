@@ -1,8 +1,8 @@
 //! A checkpoint with its family.
 
 use crate::{
-    Block, Config, Family, Head, Positions, Shape, Tensors, families::find_family,
-    supported_architecture,
+    Block, Config, Family, Head, Opening, Positions, Shape, Tensors, families::architecture,
+    open_family, supported_model_type,
 };
 use sparsellm_base::{Result, input_error, usage_error};
 use sparsellm_checkpoint::Checkpoint;
@@ -29,10 +29,11 @@ impl Model {
     /// tensor is missing or misshapen.
     pub fn open(path: &Path) -> Result<Model> {
         let checkpoint = Checkpoint::open(path)?;
-        let architecture = supported_architecture(&checkpoint.config, path)?;
+        let model_type = supported_model_type(&checkpoint.config, path)?;
         let tensors = checkpoint.tensors();
-        let has = |name: &str| tensors.contains_key(name);
-        let family = find_family(&architecture, &Config::new(&checkpoint), &has)?;
+        let has_tensor = &|name: &str| tensors.contains_key(name);
+        let family =
+            open_family(&Opening { model_type, config: &Config::new(&checkpoint), has_tensor })?;
         let (layers, stored) = (family.shape().layers, tensors.len());
         if layers > stored {
             return input_error!(
@@ -45,6 +46,10 @@ impl Model {
         let head = family.head(&outline)?;
         for index in 0..layers {
             family.block(&outline.under(&family.block_prefix(index)), index)?;
+        }
+        let architecture = architecture(&checkpoint.config, model_type);
+        if head.table.is_none() && architecture.ends_with("ForCausalLM") {
+            return no_head(&checkpoint, &architecture);
         }
         Ok(Model { checkpoint, architecture, family, head })
     }
@@ -118,7 +123,9 @@ impl Model {
     /// # Errors
     /// Where they cannot be read.
     pub fn head_rows(&self, tokens: Range<usize>) -> Result<Matrix> {
-        let table = &self.head.table;
+        let Some(table) = &self.head.table else {
+            return no_head(&self.checkpoint, &self.architecture);
+        };
         let cols = self.checkpoint.info(table)?.shape.last().copied().unwrap_or(0);
         self.checkpoint.rows(table, tokens, cols)
     }
@@ -143,4 +150,12 @@ impl Model {
             _ => Ok(()),
         }
     }
+}
+
+/// The error that there are no logits.
+fn no_head<T>(checkpoint: &Checkpoint, architecture: &str) -> Result<T> {
+    input_error!(
+        "{}: {architecture} has no head here (such as lm_head.weight, or tie_word_embeddings: true in config.json), so it gives no next-token probabilities; such a model can be pruned, but not evaluated",
+        checkpoint.path.display()
+    )
 }

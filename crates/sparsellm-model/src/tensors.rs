@@ -46,6 +46,19 @@ impl<'a> Tensors<'a> {
         Ok(name)
     }
 
+    /// The same for a table that a checkpoint need not have.
+    ///
+    /// # Errors
+    /// If it is named, but missing or of another shape.
+    pub fn optional_table(
+        &self,
+        name: Option<&str>,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<String>> {
+        name.map(|name| self.table(name, rows, cols)).transpose()
+    }
+
     /// A vector of `len` values.
     ///
     /// # Errors

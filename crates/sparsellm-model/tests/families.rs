@@ -52,17 +52,50 @@ fn close(got: &[f32], want: &[f32], what: &str) {
     assert!(got.iter().all(|v| v.is_finite()), "{what}");
 }
 
-fn agrees(name: &str) {
+/// A fixture: its model, its tokens in segments of a length, and its logits.
+fn load(name: &str) -> (Model, Vec<u32>, usize, Matrix) {
     let folder = fixture(&format!("families/{name}"));
-    let model = Model::open(&folder).unwrap();
     let case = Case::load(&folder.join("expected.safetensors"));
-    let tokens: Vec<u32> = case.vector("input_ids").iter().map(|&v| v as u32).collect();
-    let seq_len = case.shape("input_ids")[1];
-    let want = case.matrix("logits");
+    let tokens = case.vector("input_ids").iter().map(|&v| v as u32).collect();
+    (Model::open(&folder).unwrap(), tokens, case.shape("input_ids")[1], case.matrix("logits"))
+}
+
+fn agrees_on_segments(name: &str) {
+    let (model, tokens, seq_len, want) = load(name);
     close(&logits(&model, &tokens, seq_len).data, &want.data, name);
+}
+
+fn agrees(name: &str) {
+    agrees_on_segments(name);
+    let (model, tokens, seq_len, want) = load(name);
     for prompt in [1, 7, seq_len] {
         let got = logits_one_by_one(&model, &tokens[..seq_len], prompt);
         close(&got.data, &want.data[..got.data.len()], &format!("{name}, cached from {prompt}"));
+    }
+}
+
+/// Earlier keys keep the frequencies of the text when it was shorter, in transformers' cache, too:
+/// token by token, a text that outgrows the original positions has other logits.
+#[test]
+fn ropes_that_depend_on_the_length() {
+    for name in ["llama-dynamic-rope", "llama-longrope"] {
+        agrees_on_segments(name);
+    }
+}
+
+/// A bare decoder and a classifier have hidden states, and say that they have no logits.
+#[test]
+fn models_without_a_head() {
+    for name in ["llama-decoder", "llama-classifier"] {
+        let (model, tokens, seq_len, want) = load(name);
+        let mut hidden = model.embed(&tokens, seq_len).unwrap();
+        for index in 0..model.shape().layers {
+            let positions = Positions::segments(seq_len);
+            model.block(index).unwrap().forward(&mut hidden, positions, None, |_, _| {});
+        }
+        close(&model.finish(hidden).unwrap().data, &want.data, name);
+        let error = model.head_rows(0..1).unwrap_err().to_string();
+        assert!(error.contains("lm_head.weight"), "{error}");
     }
 }
 
@@ -79,11 +112,21 @@ families! {
     llama_bias: "llama-bias";
     llama_f16: "llama-f16";
     llama_bf16_sharded: "llama-bf16-sharded";
+    llama_yarn_rope: "llama-yarn-rope";
+    llama_both_ropes: "llama-both-ropes";
+    llama_early_config: "llama-early-config";
+    llama_own_head: "llama-own-head";
+    llama_only_head: "llama-only-head";
     smollm2: "smollm2";
     mistral: "mistral";
+    mistral_absent_fields: "mistral-absent-fields";
     qwen2: "qwen2";
+    qwen2_layer_types: "qwen2-layer-types";
+    qwen2_max_window_layers: "qwen2-max-window-layers";
     qwen3: "qwen3";
     qwen3_old_config: "qwen3-old-config";
+    qwen3_layer_types: "qwen3-layer-types";
+    qwen3_absent_fields: "qwen3-absent-fields";
     gemma2: "gemma2";
     gemma2_old_config: "gemma2-old-config";
     gpt_neox: "gpt-neox";

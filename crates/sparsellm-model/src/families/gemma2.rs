@@ -2,20 +2,24 @@
 //! embeddings, soft caps on scores and logits, and a window in every other layer.
 
 use crate::{
-    Activation, Attention, Block, Config, Embedding, Family, Ffn, HalfNorms, Head, Norm,
-    Registration, Residual, Rope, Shape, Tensors, rope::RopeDefaults,
+    Activation, Attention, Block, Embedding, Family, Ffn, HalfNorms, Head, Norm, Opening,
+    Registration, Residual, Rope, Shape, Tensors, families::Tables, rope::RopeKeys,
 };
 use serde_json::Value;
 use sparsellm_base::Result;
 use std::sync::Arc;
 
-pub(super) const FAMILY: Registration =
-    Registration { architectures: &[("Gemma2ForCausalLM", "gemma2")], open: Gemma2::open };
+pub(super) const FAMILY: Registration = Registration {
+    members: &[("Gemma2ForCausalLM", "gemma2")],
+    without_effect: &[],
+    open: Gemma2::open,
+};
 
 /// A Gemma 2 model: its configuration.
 struct Gemma2 {
     shape: Shape,
-    tied: bool,
+    prefix: &'static str,
+    tables: Tables,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -23,7 +27,7 @@ struct Gemma2 {
     activation: Activation,
     eps: f32,
     rope: Arc<Rope>,
-    /// Each layer's window.
+    /// The window of each layer.
     windows: Vec<Option<usize>>,
     scale: f32,
     attention_cap: Option<f32>,
@@ -32,67 +36,50 @@ struct Gemma2 {
 }
 
 impl Gemma2 {
-    /// Reads the configuration; what it leaves out is transformers' default.
-    fn open(_: &str, config: &Config, _: &dyn Fn(&str) -> bool) -> Result<Box<dyn Family>> {
-        let size = |key: &str, default: usize| -> Result<usize> {
-            Ok(config.optional_size(key)?.unwrap_or(default))
-        };
-        let (heads, kv_heads) = (size("num_attention_heads", 8)?, size("num_key_value_heads", 4)?);
-        let (hidden, head_dim) = (size("hidden_size", 2304)?, size("head_dim", 256)?);
+    fn open(opening: &Opening) -> Result<Box<dyn Family>> {
+        let config = opening.config;
+        let heads = config.size("num_attention_heads", 8)?;
+        let kv_heads = config.size("num_key_value_heads", 4)?;
+        let head_dim = config.size("head_dim", 256)?;
         if heads % kv_heads != 0 || head_dim % 2 != 0 || head_dim > 1 << 16 {
             return config.fail(format!(
                 "{heads} heads of {head_dim} features with {kv_heads} key/value heads do not fit together"
             ));
         }
-        if config.flag("use_bidirectional_attention", false)? {
-            return config.fail("use_bidirectional_attention is not supported");
-        }
-        let layers = size("num_hidden_layers", 26)?;
-        let window = size("sliding_window", 4096)?;
+        config.only("use_bidirectional_attention", Value::Null)?;
+        let (hidden, layers) = (config.size("hidden_size", 2304)?, config.size("num_hidden_layers", 26)?);
+        let positions = config.size("max_position_embeddings", 8192)?;
+        let window = config.optional_size("sliding_window", Some(4096))?;
         let cap = |key: &str, default: f64| -> Result<Option<f32>> {
             Ok(config.optional_positive(key, Some(default))?.map(|cap| cap as f32))
         };
         let scalar = config.optional_positive("query_pre_attn_scalar", Some(256.0))?;
+        let prefix = opening.prefix(&["", "model."], "norm.weight");
+        let tied = config.flag("tie_word_embeddings", true)?;
         Ok(Box::new(Gemma2 {
             shape: Shape {
                 layers,
                 hidden,
-                vocabulary: size("vocab_size", 256_000)?,
-                positions: Some(size("max_position_embeddings", 8192)?),
+                vocabulary: config.size("vocab_size", 256_000)?,
+                positions: Some(positions),
                 learned_positions: false,
             },
-            tied: config.flag("tie_word_embeddings", true)?,
+            prefix,
+            tables: opening.tables(format!("{prefix}embed_tokens.weight"), "lm_head.weight", tied),
             heads,
             kv_heads,
             head_dim,
-            ffn: size("intermediate_size", 9216)?,
-            activation: config.activation(&["hidden_activation"], "gelu_pytorch_tanh")?,
+            ffn: config.size("intermediate_size", 9216)?,
+            activation: config.activation("hidden_activation", "gelu_pytorch_tanh")?,
             eps: config.number("rms_norm_eps", 1e-6)? as f32,
-            rope: Arc::new(Rope::from_config(config, head_dim, RopeDefaults::LLAMA)?),
-            windows: windows(config, layers, window)?,
-            scale: scalar.unwrap_or(head_dim as f64).powf(-0.5) as f32,
+            rope: Arc::new(Rope::from_config(config, head_dim, positions, RopeKeys::LLAMA)?),
+            windows: config.layer_windows(layers, window, |layer| layer % 2 == 0)?,
+            scale: scalar.unwrap_or(256.0).powf(-0.5) as f32,
             attention_cap: cap("attn_logit_softcapping", 50.0)?,
             logit_cap: cap("final_logit_softcapping", 30.0)?,
             bias: config.flag("attention_bias", false)?,
         }))
     }
-}
-
-/// Each layer's window: as `layer_types` has it, or else in every even layer.
-fn windows(config: &Config, layers: usize, window: usize) -> Result<Vec<Option<usize>>> {
-    let Some(types) = config.get("layer_types") else {
-        return Ok((0..layers.min(1 << 20)).map(|i| (i % 2 == 0).then_some(window)).collect());
-    };
-    let kinds = types.as_array().map(Vec::as_slice).unwrap_or_default();
-    if kinds.len() != layers {
-        return config.fail(format!("layer_types does not list {layers} layers"));
-    }
-    let window = |kind: &Value| match kind.as_str() {
-        Some("sliding_attention") => Ok(Some(window)),
-        Some("full_attention") => Ok(None),
-        _ => config.fail(format!("layer_types: {kind} is not supported")),
-    };
-    kinds.iter().map(window).collect()
 }
 
 /// Gemma's RMSNorm multiplies by `1 + weight`.
@@ -109,7 +96,7 @@ impl Family for Gemma2 {
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let d = self.shape.hidden;
         Ok(Embedding {
-            table: t.table("model.embed_tokens.weight", self.shape.vocabulary, d)?,
+            table: t.table(&self.tables.embedding, self.shape.vocabulary, d)?,
             width: d,
             scale: Some((d as f64).sqrt() as f32),
             projection: None,
@@ -118,7 +105,7 @@ impl Family for Gemma2 {
     }
 
     fn block_prefix(&self, index: usize) -> String {
-        format!("model.layers.{index}.")
+        format!("{}layers.{index}.", self.prefix)
     }
 
     fn block(&self, t: &Tensors, index: usize) -> Result<Block> {
@@ -161,11 +148,10 @@ impl Family for Gemma2 {
 
     fn head(&self, t: &Tensors) -> Result<Head> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
-        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         Ok(Head {
-            norm: norm(t, "model.norm", d, self.eps)?,
+            norm: norm(&t.under(self.prefix), "norm", d, self.eps)?,
             projection: None,
-            table: t.table(name, vocabulary, d)?,
+            table: t.optional_table(self.tables.head.as_deref(), vocabulary, d)?,
             softcap: self.logit_cap,
         })
     }

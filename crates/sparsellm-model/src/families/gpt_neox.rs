@@ -3,20 +3,24 @@
 //! positions on a part of each head.
 
 use crate::{
-    Activation, Attention, Block, Config, Embedding, Family, Ffn, HalfNorms, Head, Registration,
-    Residual, Rope, Shape, Tensors, rope::RopeDefaults,
+    Activation, Attention, Block, Embedding, Family, Ffn, HalfNorms, Head, Opening, Registration,
+    Residual, Rope, Shape, Tensors, families::Tables, rope::RopeKeys,
 };
 use sparsellm_base::Result;
 use sparsellm_checkpoint::Rows;
 use std::sync::Arc;
 
-pub(super) const FAMILY: Registration =
-    Registration { architectures: &[("GPTNeoXForCausalLM", "gpt_neox")], open: GptNeoX::open };
+pub(super) const FAMILY: Registration = Registration {
+    members: &[("GPTNeoXForCausalLM", "gpt_neox")],
+    without_effect: &["classifier_dropout", "hidden_dropout", "is_decoder"],
+    open: GptNeoX::open,
+};
 
 /// A GPT-NeoX model: its configuration.
 struct GptNeoX {
     shape: Shape,
-    tied: bool,
+    prefix: &'static str,
+    tables: Tables,
     heads: usize,
     ffn: usize,
     activation: Activation,
@@ -27,31 +31,33 @@ struct GptNeoX {
 }
 
 impl GptNeoX {
-    /// Reads the configuration; what it leaves out is transformers' default.
-    fn open(_: &str, config: &Config, _: &dyn Fn(&str) -> bool) -> Result<Box<dyn Family>> {
-        let size = |key: &str, default: usize| -> Result<usize> {
-            Ok(config.optional_size(key)?.unwrap_or(default))
-        };
-        let (hidden, heads) = (size("hidden_size", 6144)?, size("num_attention_heads", 64)?);
+    fn open(opening: &Opening) -> Result<Box<dyn Family>> {
+        let config = opening.config;
+        let hidden = config.size("hidden_size", 6144)?;
+        let heads = config.size("num_attention_heads", 64)?;
         if hidden % heads != 0 {
             return config
                 .fail(format!("hidden_size {hidden} is not a multiple of {heads} heads"));
         }
-        let rope = RopeDefaults { theta_keys: &["rotary_emb_base"], partial: ("rotary_pct", 0.25) };
+        let positions = config.size("max_position_embeddings", 2048)?;
+        let keys = RopeKeys { theta: "rotary_emb_base", partial: Some(("rotary_pct", 0.25)) };
+        let prefix = opening.prefix(&["", "gpt_neox."], "final_layer_norm.weight");
+        let tied = config.flag("tie_word_embeddings", false)?;
         Ok(Box::new(GptNeoX {
             shape: Shape {
-                layers: size("num_hidden_layers", 44)?,
+                layers: config.size("num_hidden_layers", 44)?,
                 hidden,
-                vocabulary: size("vocab_size", 50_432)?,
-                positions: Some(size("max_position_embeddings", 2048)?),
+                vocabulary: config.size("vocab_size", 50_432)?,
+                positions: Some(positions),
                 learned_positions: false,
             },
-            tied: config.flag("tie_word_embeddings", false)?,
+            prefix,
+            tables: opening.tables(format!("{prefix}embed_in.weight"), "embed_out.weight", tied),
             heads,
-            ffn: size("intermediate_size", 24_576)?,
-            activation: config.activation(&["hidden_act"], "gelu")?,
+            ffn: config.size("intermediate_size", 24_576)?,
+            activation: config.activation("hidden_act", "gelu")?,
             eps: config.number("layer_norm_eps", 1e-5)? as f32,
-            rope: Arc::new(Rope::from_config(config, hidden / heads, rope)?),
+            rope: Arc::new(Rope::from_config(config, hidden / heads, positions, keys)?),
             residual: match config.flag("use_parallel_residual", true)? {
                 true => Residual::Parallel,
                 false => Residual::Serial,
@@ -69,7 +75,7 @@ impl Family for GptNeoX {
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
         Ok(Embedding {
-            table: t.table("gpt_neox.embed_in.weight", vocabulary, d)?,
+            table: t.table(&self.tables.embedding, vocabulary, d)?,
             width: d,
             scale: None,
             projection: None,
@@ -78,7 +84,7 @@ impl Family for GptNeoX {
     }
 
     fn block_prefix(&self, index: usize) -> String {
-        format!("gpt_neox.layers.{index}.")
+        format!("{}layers.{index}.", self.prefix)
     }
 
     fn block(&self, t: &Tensors, _: usize) -> Result<Block> {
@@ -123,11 +129,10 @@ impl Family for GptNeoX {
 
     fn head(&self, t: &Tensors) -> Result<Head> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
-        let name = if self.tied { "gpt_neox.embed_in.weight" } else { "embed_out.weight" };
         Ok(Head {
-            norm: Some(t.layer_norm("gpt_neox.final_layer_norm", d, self.eps, true)?),
+            norm: Some(t.under(self.prefix).layer_norm("final_layer_norm", d, self.eps, true)?),
             projection: None,
-            table: t.table(name, vocabulary, d)?,
+            table: t.optional_table(self.tables.head.as_deref(), vocabulary, d)?,
             softcap: None,
         })
     }

@@ -3,36 +3,110 @@
 //! switches.
 
 use crate::{
-    Activation, Attention, Block, Config, Embedding, Family, Ffn, HalfNorms, Head, Norm,
-    Registration, Residual, Rope, Shape, Tensors, rope::RopeDefaults,
+    Activation, Attention, Block, Config, Embedding, Family, Ffn, HalfNorms, Head, Norm, Opening,
+    Registration, Residual, Rope, Shape, Tensors, families::Tables, rope::RopeKeys,
 };
 use sparsellm_base::Result;
 use std::sync::Arc;
 
 pub(super) const FAMILY: Registration = Registration {
-    architectures: &[
+    members: &[
         ("LlamaForCausalLM", "llama"),
         ("MistralForCausalLM", "mistral"),
         ("Qwen2ForCausalLM", "qwen2"),
         ("Qwen3ForCausalLM", "qwen3"),
     ],
+    without_effect: &["pretraining_tp"],
     open: Llama::open,
+};
+
+/// How a member of the family differs from the others, and the defaults of its
+/// configuration class in transformers.
+struct Member {
+    vocabulary: usize,
+    ffn: usize,
+    kv_heads: Option<usize>,
+    head_dim: Option<usize>,
+    positions: usize,
+    attention_bias: AttentionBias,
+    mlp_bias: bool,
+    head_norms: bool,
+    windows: Windows,
+}
+
+/// Which linears of the attention have a bias.
+enum AttentionBias {
+    None,
+    Qkv,
+    /// All or none, as the configuration's `attention_bias` says.
+    Configured,
+}
+
+/// Which layers attend to a window only.
+enum Windows {
+    None,
+    All,
+    /// Those that `layer_types` names, or those from `max_window_layers` on, if
+    /// `use_sliding_window`.
+    ByLayer,
+}
+
+const LLAMA: Member = Member {
+    vocabulary: 32_000,
+    ffn: 11_008,
+    kv_heads: None,
+    head_dim: None,
+    positions: 2048,
+    attention_bias: AttentionBias::Configured,
+    mlp_bias: true,
+    head_norms: false,
+    windows: Windows::None,
+};
+
+const MISTRAL: Member = Member {
+    ffn: 14_336,
+    kv_heads: Some(8),
+    positions: 131_072,
+    attention_bias: AttentionBias::None,
+    mlp_bias: false,
+    windows: Windows::All,
+    ..LLAMA
+};
+
+const QWEN2: Member = Member {
+    vocabulary: 151_936,
+    ffn: 22_016,
+    kv_heads: Some(32),
+    positions: 32_768,
+    attention_bias: AttentionBias::Qkv,
+    mlp_bias: false,
+    windows: Windows::ByLayer,
+    ..LLAMA
+};
+
+const QWEN3: Member = Member {
+    head_dim: Some(128),
+    attention_bias: AttentionBias::Configured,
+    head_norms: true,
+    ..QWEN2
 };
 
 /// A model of the family: its configuration.
 struct Llama {
     shape: Shape,
     prefix: &'static str,
-    tied: bool,
+    tables: Tables,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-    /// A norm on every query and key head (Qwen3).
+    /// Whether every query and key head has a norm (Qwen3).
     head_norms: bool,
     ffn: usize,
+    activation: Activation,
     eps: f32,
     rope: Arc<Rope>,
-    window: Option<usize>,
+    /// The window of each layer.
+    windows: Vec<Option<usize>>,
     qkv_bias: bool,
     o_bias: bool,
     mlp_bias: bool,
@@ -43,58 +117,76 @@ struct Llama {
 const WIDEST_HEAD: usize = 1 << 16;
 
 impl Llama {
-    fn open(
-        architecture: &str,
-        config: &Config,
-        has_tensor: &dyn Fn(&str) -> bool,
-    ) -> Result<Box<dyn Family>> {
-        let hidden = config.size("hidden_size")?;
-        let layers = config.size("num_hidden_layers")?;
-        let heads = config.size("num_attention_heads")?;
-        let kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
-        let head_dim = config.optional_size("head_dim")?.unwrap_or(hidden / heads);
+    fn open(opening: &Opening) -> Result<Box<dyn Family>> {
+        let config = opening.config;
+        let member = match opening.model_type {
+            "mistral" => MISTRAL,
+            "qwen2" => QWEN2,
+            "qwen3" => QWEN3,
+            _ => LLAMA,
+        };
+        let hidden = config.size("hidden_size", 4096)?;
+        let layers = config.size("num_hidden_layers", 32)?;
+        let heads = config.size("num_attention_heads", 32)?;
+        let kv_heads =
+            config.optional_size("num_key_value_heads", member.kv_heads)?.unwrap_or(heads);
+        let head_dim = config.optional_size("head_dim", member.head_dim)?.unwrap_or(hidden / heads);
         if heads % kv_heads != 0 || head_dim == 0 || head_dim % 2 != 0 || head_dim > WIDEST_HEAD {
             return config.fail(format!(
                 "{heads} heads of {head_dim} features with {kv_heads} key/value heads do not fit together"
             ));
         }
-        let activation = config.get("hidden_act").and_then(|v| v.as_str()).unwrap_or("silu");
-        if activation != "silu" && activation != "swish" {
-            return config.fail(format!("hidden_act {activation} is not supported (silu is)"));
-        }
-        let attention_bias = config.flag("attention_bias", false)?;
-        let qwen2 = architecture == "Qwen2ForCausalLM";
-        let qwen3 = architecture == "Qwen3ForCausalLM";
-        let windowed = architecture == "MistralForCausalLM";
-        // Qwen applies its window only to layers from max_window_layers on.
-        if (qwen2 || qwen3)
-            && config.flag("use_sliding_window", false)?
-            && config.optional_size("max_window_layers")?.unwrap_or(0) < layers
-        {
-            return config.fail("use_sliding_window is not supported for Qwen");
-        }
+        let positions = config.size("max_position_embeddings", member.positions)?;
+        let (qkv_bias, o_bias) = match member.attention_bias {
+            AttentionBias::None => (false, false),
+            AttentionBias::Qkv => (true, false),
+            AttentionBias::Configured => {
+                let bias = config.flag("attention_bias", false)?;
+                (bias, bias)
+            }
+        };
+        let prefix = opening.prefix(&["", "model."], "norm.weight");
+        let tied = config.flag("tie_word_embeddings", false)?;
         Ok(Box::new(Llama {
             shape: Shape {
                 layers,
                 hidden,
-                vocabulary: config.size("vocab_size")?,
-                positions: config.optional_size("max_position_embeddings")?,
+                vocabulary: config.size("vocab_size", member.vocabulary)?,
+                positions: Some(positions),
                 learned_positions: false,
             },
-            prefix: if has_tensor("embed_tokens.weight") { "" } else { "model." },
-            tied: config.flag("tie_word_embeddings", false)?,
+            tables: opening.tables(format!("{prefix}embed_tokens.weight"), "lm_head.weight", tied),
+            prefix,
             heads,
             kv_heads,
             head_dim,
-            head_norms: qwen3,
-            ffn: config.size("intermediate_size")?,
+            head_norms: member.head_norms,
+            ffn: config.size("intermediate_size", member.ffn)?,
+            activation: config.activation("hidden_act", "silu")?,
             eps: config.number("rms_norm_eps", 1e-6)? as f32,
-            rope: Arc::new(Rope::from_config(config, head_dim, RopeDefaults::LLAMA)?),
-            window: if windowed { config.optional_size("sliding_window")? } else { None },
-            qkv_bias: attention_bias || qwen2,
-            o_bias: attention_bias,
-            mlp_bias: config.flag("mlp_bias", false)?,
+            rope: Arc::new(Rope::from_config(config, head_dim, positions, RopeKeys::LLAMA)?),
+            windows: windows(config, &member.windows, layers)?,
+            qkv_bias,
+            o_bias,
+            mlp_bias: member.mlp_bias && config.flag("mlp_bias", false)?,
         }))
+    }
+}
+
+/// The window of each layer.
+fn windows(config: &Config, kind: &Windows, layers: usize) -> Result<Vec<Option<usize>>> {
+    match kind {
+        Windows::None => Ok(Vec::new()),
+        Windows::All => {
+            let window = config.optional_size("sliding_window", Some(4096))?;
+            Ok(vec![window; layers.min(1 << 20)])
+        }
+        Windows::ByLayer => {
+            let used = config.flag("use_sliding_window", false)?;
+            let window = config.optional_size("sliding_window", Some(4096))?.filter(|_| used);
+            let first = config.count("max_window_layers", 28)?;
+            config.layer_windows(layers, window, |layer| layer >= first)
+        }
     }
 }
 
@@ -106,7 +198,7 @@ impl Family for Llama {
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
         Ok(Embedding {
-            table: t.under(self.prefix).table("embed_tokens.weight", vocabulary, d)?,
+            table: t.table(&self.tables.embedding, vocabulary, d)?,
             width: d,
             scale: None,
             projection: None,
@@ -118,7 +210,7 @@ impl Family for Llama {
         format!("{}layers.{index}.", self.prefix)
     }
 
-    fn block(&self, t: &Tensors, _: usize) -> Result<Block> {
+    fn block(&self, t: &Tensors, index: usize) -> Result<Block> {
         let (d, ff) = (self.shape.hidden, self.ffn);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let norm = |name: &str| {
@@ -141,7 +233,7 @@ impl Family for Llama {
                 q_norm: head_norm("self_attn.q_norm")?,
                 k_norm: head_norm("self_attn.k_norm")?,
                 rope: Some(self.rope.clone()),
-                window: self.window,
+                window: self.windows.get(index).copied().flatten(),
                 scale: Attention::usual_scale(self.head_dim),
                 softcap: None,
             },
@@ -149,7 +241,7 @@ impl Family for Llama {
                 gate: t.linear("mlp.gate_proj", [ff, d], self.mlp_bias)?,
                 up: t.linear("mlp.up_proj", [ff, d], self.mlp_bias)?,
                 down: t.linear("mlp.down_proj", [d, ff], self.mlp_bias)?,
-                activation: Activation::Silu,
+                activation: self.activation,
             },
             attention_norms: norm("input_layernorm")?,
             ffn_norms: norm("post_attention_layernorm")?,
@@ -162,10 +254,7 @@ impl Family for Llama {
         Ok(Head {
             norm: Some(t.under(self.prefix).rms_norm("norm.weight", d, self.eps)?),
             projection: None,
-            table: match self.tied {
-                true => t.under(self.prefix).table("embed_tokens.weight", vocabulary, d)?,
-                false => t.table("lm_head.weight", vocabulary, d)?,
-            },
+            table: t.optional_table(self.tables.head.as_deref(), vocabulary, d)?,
             softcap: None,
         })
     }

@@ -3,6 +3,7 @@
 mod registration;
 mod registry;
 
-pub use registration::Registration;
-pub(crate) use registry::find_family;
-pub use registry::{FAMILIES, supported_architecture};
+pub(crate) use registration::Tables;
+pub use registration::{Opening, Registration};
+pub(crate) use registry::architecture;
+pub use registry::{FAMILIES, open_family, supported_model_type};

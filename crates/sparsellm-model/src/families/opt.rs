@@ -3,27 +3,30 @@
 //! gelu (Galactica), a tied head.
 
 use crate::{
-    Activation, Attention, Block, Config, Embedding, Family, Ffn, HalfNorms, Head,
-    LearnedPositions, Linear, Norm, Registration, Residual, Shape, Tensors,
+    Activation, Attention, Block, Embedding, Family, Ffn, HalfNorms, Head, LearnedPositions,
+    Linear, Norm, Opening, Registration, Residual, Shape, Tensors, families::Tables,
 };
 use sparsellm_base::Result;
 
-pub(super) const FAMILY: Registration =
-    Registration { architectures: &[("OPTForCausalLM", "opt")], open: Opt::open };
+pub(super) const FAMILY: Registration = Registration {
+    members: &[("OPTForCausalLM", "opt")],
+    without_effect: &["dropout", "init_std", "layerdrop"],
+    open: Opt::open,
+};
 
 /// OPT's position table starts with two rows that are never used.
 const POSITION_OFFSET: usize = 2;
-/// OPT uses PyTorch's default.
+/// OPT's layer norms have PyTorch's default ε.
 const EPS: f32 = 1e-5;
 
 /// An OPT model: its configuration.
 struct Opt {
     shape: Shape,
-    prefix: String,
-    head: String,
+    prefix: &'static str,
+    tables: Tables,
     heads: usize,
     ffn: usize,
-    /// Width of the embeddings; differs from the hidden width in OPT-350M.
+    /// The width of the embeddings, which differs from that of the hidden states in OPT-350M.
     embedding: usize,
     positions: usize,
     activation: Activation,
@@ -34,46 +37,39 @@ struct Opt {
 }
 
 impl Opt {
-    fn open(
-        _: &str,
-        config: &Config,
-        has_tensor: &dyn Fn(&str) -> bool,
-    ) -> Result<Box<dyn Family>> {
-        let hidden = config.size("hidden_size")?;
-        let heads = config.size("num_attention_heads")?;
+    fn open(opening: &Opening) -> Result<Box<dyn Family>> {
+        let config = opening.config;
+        let hidden = config.size("hidden_size", 768)?;
+        let heads = config.size("num_attention_heads", 12)?;
         if hidden % heads != 0 {
             return config
                 .fail(format!("hidden_size {hidden} is not a multiple of {heads} heads"));
         }
-        // transformers, the OPT repositories and bare OPTModel files differ in
-        // how much of the name they keep.
-        let prefix = ["model.decoder.", "decoder.", ""]
-            .into_iter()
-            .find(|p| has_tensor(&format!("{p}embed_tokens.weight")))
-            .unwrap_or("model.decoder.")
-            .to_string();
-        let positions = config.size("max_position_embeddings")?;
-        let norm_before = config.flag("do_layer_norm_before", true)?;
+        let prefixes = ["", "decoder.", "model.decoder."];
+        let prefix = opening.prefix(&prefixes, "embed_positions.weight");
         let tied = config.flag("tie_word_embeddings", true)?;
+        let positions = config.size("max_position_embeddings", 2048)?;
+        let norm_before = config.flag("do_layer_norm_before", true)?;
+        let without_final_norm = config.flag("_remove_final_layer_norm", false)?;
         Ok(Box::new(Opt {
             shape: Shape {
-                layers: config.size("num_hidden_layers")?,
+                layers: config.size("num_hidden_layers", 12)?,
                 hidden,
-                vocabulary: config.size("vocab_size")?,
+                vocabulary: config.size("vocab_size", 50_272)?,
                 positions: Some(positions),
                 learned_positions: true,
             },
-            head: if tied { format!("{prefix}embed_tokens") } else { "lm_head".into() },
+            prefix,
+            tables: opening.tables(format!("{prefix}embed_tokens.weight"), "lm_head.weight", tied),
             heads,
-            ffn: config.size("ffn_dim")?,
-            embedding: config.optional_size("word_embed_proj_dim")?.unwrap_or(hidden),
+            ffn: config.size("ffn_dim", 3072)?,
+            embedding: config.optional_size("word_embed_proj_dim", None)?.unwrap_or(hidden),
             positions,
-            activation: config.activation(&["activation_function"], "relu")?,
+            activation: config.activation("activation_function", "relu")?,
             norm_before,
-            final_norm: norm_before && !config.flag("_remove_final_layer_norm", false)?,
+            final_norm: norm_before && !without_final_norm,
             bias: config.flag("enable_bias", true)?,
             affine: config.flag("layer_norm_elementwise_affine", true)?,
-            prefix,
         }))
     }
 
@@ -81,7 +77,7 @@ impl Opt {
     fn projection(&self, t: &Tensors, name: &str, shape: [usize; 2]) -> Result<Option<Linear>> {
         match self.embedding == self.shape.hidden {
             true => Ok(None),
-            false => t.under(&self.prefix).linear(name, shape, false).map(Some),
+            false => t.under(self.prefix).linear(name, shape, false).map(Some),
         }
     }
 
@@ -101,10 +97,10 @@ impl Family for Opt {
 
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let (d, e) = (self.shape.hidden, self.embedding);
-        let inner = t.under(&self.prefix);
+        let inner = t.under(self.prefix);
         let rows = self.positions + POSITION_OFFSET;
         Ok(Embedding {
-            table: inner.table("embed_tokens.weight", self.shape.vocabulary, e)?,
+            table: t.table(&self.tables.embedding, self.shape.vocabulary, e)?,
             width: e,
             scale: None,
             projection: self.projection(t, "project_in", [d, e])?,
@@ -152,7 +148,7 @@ impl Family for Opt {
 
     fn head(&self, t: &Tensors) -> Result<Head> {
         let (d, e) = (self.shape.hidden, self.embedding);
-        let inner = t.under(&self.prefix);
+        let inner = t.under(self.prefix);
         let norm = match self.final_norm {
             true => Some(inner.layer_norm("final_layer_norm", d, EPS, self.affine)?),
             false => None,
@@ -160,7 +156,7 @@ impl Family for Opt {
         Ok(Head {
             norm,
             projection: self.projection(t, "project_out", [e, d])?,
-            table: t.table(&format!("{}.weight", self.head), self.shape.vocabulary, e)?,
+            table: t.optional_table(self.tables.head.as_deref(), self.shape.vocabulary, e)?,
             softcap: None,
         })
     }
