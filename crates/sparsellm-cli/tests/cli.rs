@@ -316,7 +316,7 @@ fn bad_models_are_refused() {
     type Damage = (fn(&Path), &'static str);
     let cases: &[Damage] = &[
         (|m| std::fs::remove_file(m.join("model.safetensors")).unwrap(), "no weights"),
-        (|m| configure(m, "architectures", Value::from(vec!["XyzForCausalLM"])), "not supported"),
+        (|m| configure(m, "model_type", "xyz".into()), "model_type xyz"),
         (|m| configure(m, "num_hidden_layers", 3.into()), "model.layers.2."),
         (|m| configure(m, "intermediate_size", 48.into()), "has shape"),
         (|m| configure(m, "hidden_size", "big".into()), "hidden_size"),

@@ -7,8 +7,9 @@ use sparsellm_tensor::profile::{self, Region};
 use sparsellm_tensor::{Matrix, View, exp_shifted, softcap, tiles};
 use std::sync::Arc;
 
-/// Rows of scores computed at once, of all the query heads that share a key head:
-/// the only quadratic temporary.
+/// Rows of scores that are computed at once, counted over all query heads that share a key
+/// head. With a column for each key, they are the only temporary that is quadratic in the
+/// segment's length.
 const ROWS: usize = 128;
 
 /// The attention block of a decoder layer.
@@ -22,32 +23,32 @@ pub struct Attention {
     pub v: Linear,
     /// Output projection, `[d, heads·head_dim]`.
     pub o: Linear,
-    /// Number of query heads; a multiple of `kv_heads`.
+    /// The number of query heads, a multiple of `kv_heads`.
     pub heads: usize,
-    /// Number of key and value heads (grouped-query attention).
+    /// The number of key and value heads (grouped-query attention).
     pub kv_heads: usize,
-    /// Features per head.
+    /// The features of a head.
     pub head_dim: usize,
-    /// Norm of each query head (Qwen3).
+    /// The norm of each query head (Qwen3).
     pub q_norm: Option<Norm>,
-    /// Norm of each key head (Qwen3).
+    /// The norm of each key head (Qwen3).
     pub k_norm: Option<Norm>,
-    /// Rotary embedding of this layer; absent where positions are learned.
+    /// The rotary embedding of this layer, unless positions are learned.
     pub rope: Option<Arc<Rope>>,
-    /// How many keys a query sees in this layer, itself included; all where absent.
+    /// How many keys a query of this layer sees, its own included; all earlier ones if absent.
     pub window: Option<usize>,
-    /// What scores are multiplied by.
+    /// The factor on the scores.
     pub scale: f32,
-    /// Scores become `c·tanh(scores/c)` (Gemma 2).
+    /// The cap c on the scores, which become `c·tanh(scores/c)` (Gemma 2).
     pub softcap: Option<f32>,
 }
 
-/// What the first projections give, norms and positions applied.
+/// Queries, keys and values, with norms and positions applied.
 struct Projected {
     q: Matrix,
     k: Matrix,
     v: Matrix,
-    /// Keys that stand before the first query of a segment.
+    /// The number of keys before the first query: those that came from a cache.
     before: usize,
 }
 
@@ -57,11 +58,9 @@ impl Attention {
         1.0 / (head_dim as f32).sqrt()
     }
 
-    /// Mixes the values: everything before the output projection.
-    ///
-    /// `x: [rows, d]` (already normalised) gives `[rows, heads·head_dim]`, the input
-    /// of `o`. With a `cache`, the rows are the next tokens of its text, and their
-    /// keys and values are added to it.
+    /// Computes the input of the output projection `o`, `[rows, heads·head_dim]`, from the
+    /// normalised `x: [rows, d]`. With a `cache`, the rows are the next tokens of its text, and
+    /// their keys and values are added to it.
     pub fn mix(&self, x: View, at: Positions, cache: Option<&mut KeyValueCache>) -> Matrix {
         let mut projected = self.project(x, at);
         let Some(cache) = cache else { return self.attend(&projected, at.seq_len) };
@@ -73,7 +72,7 @@ impl Attention {
         mixed
     }
 
-    /// Queries, keys and values of `x`.
+    /// Computes the queries, keys and values of `x`.
     fn project(&self, x: View, at: Positions) -> Projected {
         let table = self.rope.as_ref().map(|rope| (rope.table(at.end()), rope.features()));
         let position = |projected: &mut [f32], cols: usize, first: usize, norm: &Option<Norm>| {

@@ -15,14 +15,14 @@ pub enum Residual {
     Parallel,
 }
 
-/// The norms of one half of a block, each where there is one.
+/// The norms of one half of a block; each is optional.
 #[derive(Clone, Debug, Default)]
 pub struct HalfNorms {
-    /// Before the half: of its input (LLaMA).
+    /// The norm of the half's input (LLaMA).
     pub input: Option<Norm>,
-    /// After the half: of its output, before it is added (Gemma 2).
+    /// The norm of the half's output, before it is added to h (Gemma 2).
     pub output: Option<Norm>,
-    /// Of the sum of h and the half's output (OPT-350M).
+    /// The norm of the sum of h and the half's output (OPT-350M).
     pub sum: Option<Norm>,
 }
 
@@ -35,12 +35,12 @@ pub enum Part {
     Ffn,
 }
 
-/// Linears of a block that share one input, and so one Hessian.
+/// Linears of a block that share one input, and therefore one Hessian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// The half they belong to.
+    /// The half that they belong to.
     pub part: Part,
-    /// Their places in [`Block::linears`].
+    /// Their indices in [`Block::linears`].
     pub linears: Vec<usize>,
 }
 
@@ -68,7 +68,7 @@ impl Block {
         all
     }
 
-    /// The same, to be changed.
+    /// Every linear, mutably, in the same order.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let a = &mut self.attention;
         let mut all = vec![&mut a.q, &mut a.k, &mut a.v, &mut a.o];
@@ -98,9 +98,9 @@ impl Block {
         group.linears.first().and_then(|i| linears.get(*i)).map_or(0, |l| l.weight.cols)
     }
 
-    /// Runs the block in place on `hidden: [rows, d]`. `capture` receives the input
-    /// of each of the [groups](Self::groups), by its place among them,
-    /// `[rows, d_in]`. With a `cache`, the rows are the next tokens of its text.
+    /// Runs the block in place on `hidden: [rows, d]`. `capture` receives the index of each of
+    /// the [groups](Self::groups) with the group's input, `[rows, d_in]`. With a `cache`, the
+    /// rows are the next tokens of its text.
     pub fn forward(
         &self,
         hidden: &mut Matrix,
@@ -132,8 +132,7 @@ impl Block {
         capture(3, a.view());
     }
 
-    /// Takes `hidden: [segments·seq_len, d]` through the block, a few segments at a
-    /// time.
+    /// Runs the block in place on `hidden: [segments·seq_len, d]`, chunk by chunk.
     pub fn run(&self, hidden: &mut Matrix, seq_len: usize) {
         let positions = Positions::segments(seq_len);
         phase(Phase::Forward, || {
@@ -141,7 +140,7 @@ impl Block {
         });
     }
 
-    /// The attention half alone, on whole segments: `h ← h + attention(h)`.
+    /// Runs only the attention half in place, on whole segments: `h ← h + attention(h)`.
     pub fn attend(
         &self,
         hidden: &mut Matrix,
@@ -155,7 +154,7 @@ impl Block {
         });
     }
 
-    /// Attention up to the input of its last linear.
+    /// Runs the attention half up to the input of its last linear, and returns that.
     fn mix(
         &self,
         hidden: &Matrix,
@@ -171,8 +170,8 @@ impl Block {
         mixed
     }
 
-    /// What the feed-forward network sees, where the hidden states were `before` the
-    /// block and are `after` its [attention](Self::attend).
+    /// The input of the feed-forward network, normalised, given the hidden states `before` the
+    /// block and `after` its [attention](Self::attend).
     pub fn ffn_input(&self, before: &Matrix, after: &Matrix) -> Matrix {
         let seen = match self.residual {
             Residual::Serial => after,

@@ -1,17 +1,18 @@
-//! Whole segments, a few at a time: what goes through a block together.
+//! Chunks of whole segments. Hidden states go through a block one chunk at a time, so that
+//! temporaries stay small.
 
 use sparsellm_tensor::Matrix;
 
-/// Tokens that go through a block together.
+/// The tokens of a chunk, unless one segment is longer.
 const CHUNK: usize = 2048;
 
-/// How many segments go through a block together: about 2048 tokens. Sums over
-/// tokens add up what each chunk gives, so that no rank has a part of one.
+/// How many segments make a chunk of about 2048 tokens. Sums over tokens are made chunk by
+/// chunk, so a chunk is never divided between ranks.
 pub fn segments_per_chunk(seq_len: usize) -> usize {
     (CHUNK / seq_len.max(1)).max(1)
 }
 
-/// How many values of `hidden` make a chunk.
+/// The number of values of `hidden` in a chunk.
 fn chunk_values(hidden: &Matrix, seq_len: usize) -> usize {
     (segments_per_chunk(seq_len) * seq_len * hidden.cols).max(1)
 }
@@ -23,8 +24,7 @@ pub fn chunks(hidden: &Matrix, seq_len: usize) -> impl Iterator<Item = Matrix> {
     parts.map(move |part| Matrix::new(part.len() / cols, cols, part.to_vec()))
 }
 
-/// Runs `body` on each chunk of `hidden: [segments·seq_len, d]`, and keeps what it
-/// makes of it.
+/// Replaces each chunk of `hidden: [segments·seq_len, d]` by what `body` makes of it.
 pub fn for_each_chunk(hidden: &mut Matrix, seq_len: usize, mut body: impl FnMut(&mut Matrix)) {
     let (cols, values) = (hidden.cols, chunk_values(hidden, seq_len));
     for part in hidden.data.chunks_mut(values) {

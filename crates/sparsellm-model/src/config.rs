@@ -157,13 +157,15 @@ impl<'a> Config<'a> {
         if types.len() != layers {
             return self.fail(format!("layer_types does not list {layers} layers"));
         }
-        let of = |kind: &Value| match (kind.as_str(), window) {
+        let of = |kind: &Value| {
+            match (kind.as_str(), window) {
             (Some("sliding_attention"), Some(window)) => Ok(Some(window)),
             (Some("sliding_attention"), None) => self.fail(
                 "layer_types names sliding_attention, but there is no sliding_window (or use_sliding_window is false)",
             ),
             (Some("full_attention" | "attention"), _) => Ok(None),
             _ => self.fail(format!("layer_types: {kind} is not supported")),
+        }
         };
         types.iter().map(of).collect()
     }

@@ -1,5 +1,5 @@
-//! The two ends of a model: what makes hidden states of tokens, and logits of
-//! hidden states.
+//! The two ends of a model: the embedding turns tokens into hidden states, and the head
+//! turns hidden states into logits.
 
 use crate::{Linear, Norm, Positions};
 use sparsellm_base::Result;
@@ -20,11 +20,11 @@ pub struct LearnedPositions {
 pub struct Embedding {
     /// The tensor `[vocabulary, width]`.
     pub table: String,
-    /// Its width.
+    /// The width of the table.
     pub width: usize,
-    /// What its rows are multiplied by, where that is not 1 (Gemma).
+    /// The factor on the table's rows, if it is not 1 (Gemma).
     pub scale: Option<f32>,
-    /// From the table's width to that of the hidden states (OPT-350M).
+    /// Projects from the table's width to that of the hidden states (OPT-350M).
     pub projection: Option<Linear>,
     /// Learned positions, added last (OPT).
     pub positions: Option<LearnedPositions>,
@@ -67,17 +67,17 @@ impl Embedding {
 pub struct Head {
     /// The final norm.
     pub norm: Option<Norm>,
-    /// From the hidden states' width to the table's (OPT-350M).
+    /// Projects from the hidden states' width to the table's (OPT-350M).
     pub projection: Option<Linear>,
     /// The tensor `[vocabulary, width]` whose rows give the logits. Checkpoints of a bare
     /// decoder or of a classifier have none.
     pub table: Option<String>,
-    /// Logits become `c·tanh(logits/c)` (Gemma 2).
+    /// The cap c on the logits, which become `c·tanh(logits/c)` (Gemma 2).
     pub softcap: Option<f32>,
 }
 
 impl Head {
-    /// What the table is multiplied with, `[tokens, width]`.
+    /// What the table's rows are multiplied with to give logits, `[tokens, width]`.
     pub(crate) fn input(&self, mut hidden: Matrix) -> Matrix {
         if let Some(norm) = &self.norm {
             hidden = norm.forward(hidden.view());

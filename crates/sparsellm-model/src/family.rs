@@ -9,23 +9,22 @@ pub trait Family: Send + Sync {
     /// Sizes of the model.
     fn shape(&self) -> Shape;
 
-    /// How tokens become hidden states.
+    /// Declares how tokens become hidden states.
     ///
     /// # Errors
-    /// Where a tensor is missing, misshapen, or cannot be read.
+    /// If a tensor is missing, misshapen, or cannot be read.
     fn embedding(&self, tensors: &Tensors) -> Result<Embedding>;
 
-    /// The prefix of the names of decoder layer `index`'s tensors, such as
-    /// `model.layers.3.`.
+    /// The prefix of all tensors of decoder layer `index`, such as `model.layers.3.`.
     fn block_prefix(&self, index: usize) -> String;
 
-    /// Decoder layer `index`, whose `tensors` are under its prefix.
+    /// Declares decoder layer `index`; `tensors` are those under its prefix.
     ///
     /// # Errors
     /// As for [`embedding`](Self::embedding).
     fn block(&self, tensors: &Tensors, index: usize) -> Result<Block>;
 
-    /// How hidden states become logits.
+    /// Declares how hidden states become logits.
     ///
     /// # Errors
     /// As for [`embedding`](Self::embedding).
@@ -41,8 +40,8 @@ pub struct Shape {
     pub hidden: usize,
     /// Number of token ids.
     pub vocabulary: usize,
-    /// Positions the model was made for, where its configuration says.
+    /// The positions that the model was made for, if its configuration says how many.
     pub positions: Option<usize>,
-    /// Whether positions are learned, so that a longer segment is impossible.
+    /// Whether positions are learned, so that no segment can be longer.
     pub learned_positions: bool,
 }

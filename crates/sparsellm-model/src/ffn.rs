@@ -1,4 +1,4 @@
-//! The feed-forward network of a block.
+//! The feed-forward network of a block: gated or plain.
 
 use crate::Linear;
 use sparsellm_tensor::{Activation, View};
@@ -14,7 +14,7 @@ pub enum Ffn {
         up: Linear,
         /// `[d, d_ff]`.
         down: Linear,
-        /// What the gate's output goes through.
+        /// The function on the gate's output.
         activation: Activation,
     },
     /// `fc2(activation(fc1(x)))` (OPT, GPT-NeoX).
@@ -23,14 +23,14 @@ pub enum Ffn {
         fc1: Linear,
         /// `[d, d_ff]`.
         fc2: Linear,
-        /// The function between.
+        /// The function between the linears.
         activation: Activation,
     },
 }
 
 impl Ffn {
-    /// The input of the last linear, `a: [tokens, d_ff]`, for a tile's
-    /// `x: [tokens, d]`.
+    /// Computes the input of the last linear, `a: [tokens, d_ff]`, from a tile of the network's
+    /// input, `x: [tokens, d]`.
     pub(crate) fn hidden_tile(&self, x: View, a: &mut [f32]) {
         match self {
             Ffn::Plain { fc1, activation, .. } => {
@@ -46,7 +46,7 @@ impl Ffn {
         }
     }
 
-    /// The linears whose input is the network's.
+    /// The linears that take the network's input: fc1, or gate and up.
     pub fn first(&self) -> Vec<&Linear> {
         match self {
             Ffn::Plain { fc1, .. } => vec![fc1],
@@ -54,7 +54,7 @@ impl Ffn {
         }
     }
 
-    /// The linear that gives the network's output: fc2 or down.
+    /// The linear that gives the network's output: fc2, or down.
     pub fn last(&self) -> &Linear {
         match self {
             Ffn::Plain { fc2, .. } => fc2,
@@ -77,7 +77,7 @@ impl Ffn {
         }
     }
 
-    /// The same, to be changed.
+    /// Every linear, mutably, in the same order.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Ffn::Plain { fc1, fc2, .. } => vec![fc1, fc2],

@@ -9,14 +9,15 @@ use sparsellm_checkpoint::Checkpoint;
 use sparsellm_tensor::Matrix;
 use std::{ops::Range, path::Path};
 
-/// A checkpoint with its family.
+/// A checkpoint together with its family: a model whose layers can be read and run one
+/// by one.
 pub struct Model {
     /// The weights.
     pub checkpoint: Checkpoint,
-    /// The architecture's name in `config.json`, such as `LlamaForCausalLM`.
+    /// The architecture that `config.json` names first, such as `LlamaForCausalLM`.
     pub architecture: String,
     family: Box<dyn Family>,
-    /// The ends of the model, without values.
+    /// The head's outline: its tensors' names and shapes, without values.
     head: Head,
 }
 
@@ -25,7 +26,7 @@ impl Model {
     /// right shape.
     ///
     /// # Errors
-    /// Where the path is no model, the architecture is not supported, or a
+    /// If the path is no model, the architecture is not supported, or a
     /// tensor is missing or misshapen.
     pub fn open(path: &Path) -> Result<Model> {
         let checkpoint = Checkpoint::open(path)?;
@@ -59,10 +60,11 @@ impl Model {
         self.family.shape()
     }
 
-    /// Decoder layer `index`, in f32. The system is told to read the next one.
+    /// Reads decoder layer `index`, as f32. The operating system is told that the next layer
+    /// will be needed.
     ///
     /// # Errors
-    /// Where its weights cannot be read, or are not finite.
+    /// If its weights cannot be read, or are not finite.
     pub fn block(&self, index: usize) -> Result<Block> {
         let tensors = Tensors::read(&self.checkpoint);
         let block = self.family.block(&tensors.under(&self.family.block_prefix(index)), index)?;
@@ -71,26 +73,25 @@ impl Model {
         Ok(block)
     }
 
-    /// Decoder layer `index` without its values: which linears it has, how large they
-    /// are, and where they are stored.
+    /// Decoder layer `index` without values: which linears it has, how large they are, and
+    /// where they are stored.
     ///
     /// # Errors
-    /// Where there is no such layer.
+    /// If there is no such layer.
     pub fn outline(&self, index: usize) -> Result<Block> {
         let tensors = Tensors::outline(&self.checkpoint);
         self.family.block(&tensors.under(&self.family.block_prefix(index)), index)
     }
 
-    /// Hidden states of whole segments, `[tokens, d]`; every id must be in the
-    /// vocabulary.
+    /// Embeds whole segments of `seq_len` tokens: their hidden states, `[tokens, d]`.
     ///
     /// # Errors
-    /// Where an id is not, or the embedding cannot be read.
+    /// If an id is not in the vocabulary, or the embedding cannot be read.
     pub fn embed(&self, tokens: &[u32], seq_len: usize) -> Result<Matrix> {
         self.embed_at(tokens, Positions::segments(seq_len))
     }
 
-    /// Hidden states of tokens that stand at `positions`.
+    /// Embeds tokens at the given positions of their texts.
     ///
     /// # Errors
     /// As for [`embed`](Self::embed).
@@ -107,21 +108,21 @@ impl Model {
         Ok(hidden)
     }
 
-    /// What turns the last hidden states into the head's input: the final norm and,
-    /// in some OPT models, a projection.
+    /// Turns the last layer's hidden states into the head's input: applies the final norm and,
+    /// in OPT-350M, a projection.
     ///
     /// # Errors
-    /// Where its weights cannot be read.
+    /// If its weights cannot be read.
     pub fn finish(&self, hidden: Matrix) -> Result<Matrix> {
         Ok(self.family.head(&Tensors::read(&self.checkpoint))?.input(hidden))
     }
 
-    /// Some rows of the head, `[rows, d]`: those of the tokens `tokens`. Their
-    /// products with what [`finish`](Self::finish) gives are the logits, before
+    /// The head's rows for the token ids `tokens`, `[rows, d]`. Their products with the output
+    /// of [`finish`](Self::finish) are these tokens' logits, before
     /// [`logit_softcap`](Self::logit_softcap).
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// If the model has no head, as a bare decoder or a classifier, or it cannot be read.
     pub fn head_rows(&self, tokens: Range<usize>) -> Result<Matrix> {
         let Some(table) = &self.head.table else {
             return no_head(&self.checkpoint, &self.architecture);
@@ -130,16 +131,16 @@ impl Model {
         self.checkpoint.rows(table, tokens, cols)
     }
 
-    /// Logits become `c·tanh(logits/c)`, where there is a c.
+    /// The cap c on the logits, if the model has one: they become `c·tanh(logits/c)`.
     pub fn logit_softcap(&self) -> Option<f32> {
         self.head.softcap
     }
 
-    /// Fails where segments of `seq_len` tokens are longer than the model's learned
-    /// positions.
+    /// Checks that the model can take segments of `seq_len` tokens.
     ///
     /// # Errors
-    /// Where they are, or where a segment has no next token to predict.
+    /// If they are longer than the model's learned positions, or shorter than two tokens, so
+    /// that there is no next token to predict.
     pub fn check_seq_len(&self, seq_len: usize) -> Result<()> {
         let shape = self.shape();
         match shape.positions {

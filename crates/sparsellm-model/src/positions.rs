@@ -1,10 +1,11 @@
 //! The positions of rows of hidden states in their texts.
 
-/// Rows are whole segments of one length, one after another; or, after a
-/// [cache](crate::KeyValueCache) of earlier tokens, the next tokens of one text.
+/// Which positions of their texts the rows of hidden states have. The rows are whole segments
+/// of one length, one after another, or the next tokens of one text after those in a
+/// [cache](crate::KeyValueCache).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Positions {
-    /// Rows per segment.
+    /// The rows of a segment.
     pub seq_len: usize,
     /// The position of a segment's first row.
     pub first: usize,
@@ -16,7 +17,7 @@ impl Positions {
         Positions { seq_len, first: 0 }
     }
 
-    /// The next `rows` tokens of a text of which `first` came before.
+    /// The next `rows` tokens of a text, after its `first` tokens.
     pub fn after(first: usize, rows: usize) -> Self {
         Positions { seq_len: rows, first }
     }

@@ -1,4 +1,4 @@
-//! Access to tensors for families, which build their blocks from names and shapes.
+//! What families read their tensors by: each is declared once, by name and shape.
 
 use crate::{Linear, Norm};
 use sparsellm_base::Result;
@@ -7,9 +7,10 @@ use sparsellm_tensor::Weights;
 
 /// The tensors of a checkpoint under a prefix.
 ///
-/// A family declares each tensor once, by name and shape. Asked for an outline,
-/// the same declarations check that every tensor is there and in shape, and give
-/// linears and norms without values, to plan with; otherwise they are read.
+/// A family declares each tensor once, by name and shape, and the declaration is used twice.
+/// When a model is opened, its [`outline`](Self::outline) checks that every tensor is present
+/// and has that shape, and gives linears and norms without values, to plan with. Later,
+/// [`read`](Self::read) gives the values, of the same tensors.
 pub struct Tensors<'a> {
     checkpoint: &'a Checkpoint,
     prefix: String,
@@ -17,27 +18,27 @@ pub struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// Tensors that are read.
+    /// Access that reads the tensors' values.
     pub fn read(checkpoint: &'a Checkpoint) -> Self {
         Tensors { checkpoint, prefix: String::new(), outline: false }
     }
 
-    /// Tensors that are checked for presence and shape, but not read.
+    /// Access that checks the tensors' presence and shape, but does not read them.
     pub fn outline(checkpoint: &'a Checkpoint) -> Self {
         Tensors { checkpoint, prefix: String::new(), outline: true }
     }
 
-    /// The tensors under a longer prefix.
+    /// Access to the tensors under a longer prefix.
     pub fn under(&self, prefix: &str) -> Tensors<'a> {
         let prefix = format!("{}{prefix}", self.prefix);
         Tensors { checkpoint: self.checkpoint, prefix, outline: self.outline }
     }
 
-    /// The full name of a tensor `[rows, cols]` that is read row by row later, such
-    /// as an embedding.
+    /// Declares a table `[rows, cols]` whose rows are read one by one later, such as an
+    /// embedding. Returns its full name.
     ///
     /// # Errors
-    /// Where it is missing or of another shape.
+    /// For an outline, if it is missing or has another shape.
     pub fn table(&self, name: &str, rows: usize, cols: usize) -> Result<String> {
         let name = format!("{}{name}", self.prefix);
         if self.outline {
@@ -46,10 +47,10 @@ impl<'a> Tensors<'a> {
         Ok(name)
     }
 
-    /// The same for a table that a checkpoint need not have.
+    /// Declares a [`table`](Self::table) that the model may lack.
     ///
     /// # Errors
-    /// If it is named, but missing or of another shape.
+    /// As for [`table`](Self::table), if there is a name.
     pub fn optional_table(
         &self,
         name: Option<&str>,
@@ -59,10 +60,10 @@ impl<'a> Tensors<'a> {
         name.map(|name| self.table(name, rows, cols)).transpose()
     }
 
-    /// A vector of `len` values.
+    /// Declares a vector of `len` values; for an outline, it is empty.
     ///
     /// # Errors
-    /// Where it is missing, of another shape, or cannot be read.
+    /// For an outline, if it is missing or has another shape; otherwise, if it cannot be read.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let name = format!("{}{name}", self.prefix);
         if self.outline {
@@ -72,7 +73,7 @@ impl<'a> Tensors<'a> {
         self.checkpoint.vector(&name)
     }
 
-    /// The linear `NAME.weight: [d_out, d_in]`, with `NAME.bias` where `bias`.
+    /// Declares the linear `NAME.weight: [d_out, d_in]`, with `NAME.bias` if it has a bias.
     ///
     /// # Errors
     /// As for [`vector`](Self::vector).
@@ -80,8 +81,16 @@ impl<'a> Tensors<'a> {
         self.fused(name, name, (Rows::range(0..d_out), d_out), d_in, bias)
     }
 
-    /// The linear `name` whose weights are `rows` of the `all` output features of
-    /// the stored linear `stored`.
+    /// Declares the linear `name` whose weights are some `rows` of the `all` rows of the stored
+    /// linear `stored`.
+    ///
+    /// GPT-NeoX's keys, for example, are the second of three runs of `head_dim` rows of each
+    /// head:
+    ///
+    /// ```text
+    /// let rows = Rows { first: head_dim, length: head_dim, stride: 3 * head_dim, runs: heads };
+    /// t.fused("attention.key", "attention.query_key_value", (rows, 3 * d), d, true)
+    /// ```
     ///
     /// # Errors
     /// As for [`vector`](Self::vector).
@@ -115,7 +124,7 @@ impl<'a> Tensors<'a> {
         Ok(Linear { name: name.into(), slot, weight, bias })
     }
 
-    /// An RMS norm over `len` features: its weight is the tensor `name`.
+    /// Declares an RMS norm over `len` features, whose weight is the tensor `name`.
     ///
     /// # Errors
     /// As for [`vector`](Self::vector).
@@ -123,8 +132,8 @@ impl<'a> Tensors<'a> {
         Ok(Norm::Rms { weight: self.vector(name, len)?, eps })
     }
 
-    /// A layer norm over `len` features: `NAME.weight` and `NAME.bias`, unless it is
-    /// not `affine`.
+    /// Declares a layer norm over `len` features, with `NAME.weight` and `NAME.bias` if it is
+    /// `affine`.
     ///
     /// # Errors
     /// As for [`vector`](Self::vector).

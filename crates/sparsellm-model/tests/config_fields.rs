@@ -54,7 +54,10 @@ fn every_field_is_decided_on() {
                 Some(ours) => assert!(alike(ours, default), "{place}: {ours} for {default}"),
                 None => assert!(ignored, "nobody decided what {place} means"),
             }
-            assert!(!(ignored && asked.contains_key(field)), "{place} is read, so it has an effect");
+            assert!(
+                !(ignored && asked.contains_key(field)),
+                "{place} is read, so it has an effect"
+            );
         }
     }
 }
@@ -67,7 +70,8 @@ fn no_field_is_called_without_effect_that_there_is_not() {
     }
     for family in FAMILIES {
         for field in family.without_effect {
-            let has = |(_, model_type): &(_, &str)| fields(&classes[*model_type]).contains_key(*field);
+            let has =
+                |(_, model_type): &(_, &str)| fields(&classes[*model_type]).contains_key(*field);
             assert!(family.members.iter().any(has), "{field}");
         }
     }
@@ -79,8 +83,16 @@ fn what_is_not_supported_is_refused_by_name() {
         ("llama", json!({"is_causal": false}), "is_causal"),
         ("qwen3", json!({"per_layer_config": {"0": {"hidden_size": 8}}}), "per_layer_config"),
         ("gemma2", json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
-        ("qwen2", json!({"layer_types": ["chunked_attention"], "num_hidden_layers": 1}), "chunked_attention"),
-        ("qwen2", json!({"layer_types": ["sliding_attention"], "num_hidden_layers": 1}), "use_sliding_window"),
+        (
+            "qwen2",
+            json!({"layer_types": ["chunked_attention"], "num_hidden_layers": 1}),
+            "chunked_attention",
+        ),
+        (
+            "qwen2",
+            json!({"layer_types": ["sliding_attention"], "num_hidden_layers": 1}),
+            "use_sliding_window",
+        ),
         ("qwen3", json!({"layer_types": ["full_attention"]}), "layer_types"),
         ("llama", json!({"hidden_act": "mish"}), "mish"),
         ("llama", json!({"rope_scaling": {"rope_type": "axial"}}), "axial"),
@@ -88,8 +100,16 @@ fn what_is_not_supported_is_refused_by_name() {
         ("llama", json!({"rope_scaling": {"type": "linear"}}), "factor"),
         ("llama", json!({"rope_scaling": "linear"}), "rope_scaling"),
         ("llama", json!({"rope_theta": "500000"}), "rope_theta"),
-        ("llama", json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}), "full_attention"),
-        ("llama", json!({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}), "short_factor"),
+        (
+            "llama",
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}),
+            "full_attention",
+        ),
+        (
+            "llama",
+            json!({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}),
+            "short_factor",
+        ),
         (
             "mistral",
             json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}}),

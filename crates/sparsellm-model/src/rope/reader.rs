@@ -110,12 +110,7 @@ impl Reader<'_> {
     }
 
     /// How many features of a head are rotated.
-    fn features(
-        &self,
-        kind: &str,
-        head_dim: usize,
-        partial: Option<(&str, f64)>,
-    ) -> Result<usize> {
+    fn features(&self, kind: &str, head_dim: usize, partial: Option<(&str, f64)>) -> Result<usize> {
         let given = self.positive("partial_rotary_factor")?;
         let (key, fraction) = match partial {
             Some((key, default)) => {
@@ -186,7 +181,11 @@ impl Reader<'_> {
         // YaRN, equation 22, with DeepSeek's two factors: 0.1·m·ln s + 1.
         let mscale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
         let number = |key: &str| self.value(key).and_then(Value::as_f64).filter(|v| *v != 0.0);
-        let magnitude = match (self.positive("attention_factor")?, number("mscale"), number("mscale_all_dim")) {
+        let magnitude = match (
+            self.positive("attention_factor")?,
+            number("mscale"),
+            number("mscale_all_dim"),
+        ) {
             (Some(given), ..) => given,
             (None, Some(m), Some(all)) => mscale(m) / mscale(all),
             _ => mscale(1.0),
