@@ -129,7 +129,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("config.json", config("head_dim", (1u64 << 31).into()), "do not fit together"),
         ("config.json", config("rms_norm_eps", "1e-5".into()), "rms_norm_eps"),
         ("config.json", config("rms_norm_eps", (-1).into()), "rms_norm_eps"),
-        ("config.json", config("rope_theta", serde_json::json!({"deep": [1]})), "rope_theta"),
+        (
+            "config.json",
+            config("rope_parameters", serde_json::json!({"rope_theta": {"deep": [1]}})),
+            "rope_theta",
+        ),
         ("tokenizer.json", deep, "not a usable tokenizer"),
         ("tokenizer.json", b"{}".to_vec(), "not a usable tokenizer"),
         ("ids.npy", npy("<i4", "(9223372036854775808,)", &[0; 8]), "shape"),
