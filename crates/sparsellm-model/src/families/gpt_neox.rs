@@ -40,7 +40,11 @@ impl GptNeoX {
                 .fail(format!("hidden_size {hidden} is not a multiple of {heads} heads"));
         }
         let positions = config.size("max_position_embeddings", 2048)?;
-        let keys = RopeKeys { theta: "rotary_emb_base", partial: Some(("rotary_pct", 0.25)) };
+        let keys = RopeKeys {
+            theta: "rotary_emb_base",
+            partial: Some(("rotary_pct", 0.25)),
+            ..RopeKeys::LLAMA
+        };
         let prefix = opening.prefix(&["", "gpt_neox."], "final_layer_norm.weight");
         let tied = config.flag("tie_word_embeddings", false)?;
         Ok(Box::new(GptNeoX {

@@ -17,11 +17,16 @@ pub(crate) struct RopeKeys {
     /// The fraction of a head's features that are rotated, and its default. Families
     /// without one rotate whole heads.
     pub partial: Option<(&'static str, f64)>,
+    /// The default of `original_max_position_embeddings` at the top, in classes that have it.
+    pub original: Option<usize>,
+    /// Older names of kinds of scaling, each with today's.
+    pub aliases: &'static [(&'static str, &'static str)],
 }
 
 impl RopeKeys {
     /// LLaMA's: `rope_theta`, whole heads.
-    pub const LLAMA: Self = RopeKeys { theta: "rope_theta", partial: None };
+    pub const LLAMA: Self =
+        RopeKeys { theta: "rope_theta", partial: None, original: None, aliases: &[] };
 }
 
 impl Rope {
@@ -39,14 +44,18 @@ impl Rope {
         positions: usize,
         keys: RopeKeys,
     ) -> Result<Rope> {
-        let reader = Reader { config, parameters: parameters(config)?, positions };
+        // Always asked for, so that no class's default of it is overlooked.
+        let original = config.optional_size("original_max_position_embeddings", keys.original)?;
+        let reader = Reader { config, parameters: parameters(config)?, positions, original };
         let theta = match reader.positive("rope_theta")? {
             Some(theta) => theta,
             None => config.optional_positive(keys.theta, Some(10_000.0))?.unwrap_or(10_000.0),
         };
-        let kind = reader.kind()?;
-        let features = reader.features(&kind, head_dim, keys.partial)?;
-        let scaling = reader.scaling(&kind, features)?;
+        let given = reader.kind()?;
+        let alias = keys.aliases.iter().find(|(old, _)| *old == given);
+        let kind = alias.map_or(given.as_str(), |(_, today)| today);
+        let features = reader.features(kind, head_dim, keys.partial)?;
+        let scaling = reader.scaling(kind, features)?;
         Ok(Rope::from(Frequencies { theta, features, scaling }))
     }
 }
@@ -68,6 +77,8 @@ struct Reader<'a> {
     parameters: Option<&'a Map<String, Value>>,
     /// `max_position_embeddings`.
     positions: usize,
+    /// `original_max_position_embeddings` at the top.
+    original: Option<usize>,
 }
 
 impl Reader<'_> {
@@ -162,12 +173,8 @@ impl Reader<'_> {
     /// The positions of pre-training: the configuration's own field wins over the
     /// rotation's.
     fn original(&self) -> Result<usize> {
-        let key = "original_max_position_embeddings";
-        let given = match self.config.optional_size(key, None)? {
-            Some(top) => Some(top),
-            None => self.positive(key)?.map(|v| v as usize),
-        };
-        Ok(given.unwrap_or(self.positions).max(1))
+        let nested = self.positive("original_max_position_embeddings")?.map(|v| v as usize);
+        Ok(self.original.or(nested).unwrap_or(self.positions).max(1))
     }
 
     /// The factor, or how many times more positions there are than in pre-training.
