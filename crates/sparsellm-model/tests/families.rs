@@ -78,7 +78,7 @@ fn agrees(name: &str) {
 /// token by token, a text that outgrows the original positions has other logits.
 #[test]
 fn ropes_that_depend_on_the_length() {
-    for name in ["llama-dynamic-rope", "llama-longrope"] {
+    for name in ["llama-dynamic-rope", "llama-longrope", "phi3-longrope", "phi3-old-rope"] {
         agrees_on_segments(name);
     }
 }
@@ -132,6 +132,7 @@ families! {
     gpt_neox: "gpt-neox";
     gpt_neox_serial: "gpt-neox-serial";
     gpt_neox_old_config: "gpt-neox-old-config";
+    phi3: "phi3";
     opt_125m: "opt-125m-style";
     opt_350m: "opt-350m-style";
     opt_no_bias: "opt-no-bias";

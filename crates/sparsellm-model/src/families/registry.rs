@@ -21,6 +21,7 @@ register! {
     llama in "llama.rs",
     gemma2 in "gemma2.rs",
     gpt_neox in "gpt_neox.rs",
+    phi3 in "phi3.rs",
 }
 
 /// The `model_type` of the configuration `json` at `path` or, if there is none, that of its
