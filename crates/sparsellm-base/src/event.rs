@@ -78,6 +78,12 @@ pub enum Event<'a> {
         /// The epoch whose weights were kept, from 1; 0 if there were no epochs.
         kept_epoch: usize,
     },
+    /// Files and folders of the input that are no part of the output, because they would make
+    /// it wrong.
+    LeftOut {
+        /// The path of each in the input's folder, and the reason.
+        paths: &'a [(String, &'static str)],
+    },
     /// Something the user should know.
     Warning(String),
 }

@@ -1,6 +1,7 @@
 //! The vocabulary shared by every sparsellm crate: [errors](Error) classified by kind, the
-//! [events](Event) of a run and the [observer](Observer) that receives them, and [guarded
-//! calls](panics::catch) into third-party code.
+//! [events](Event) of a run and the [observer](Observer) that receives them, [guarded
+//! calls](panics::catch) into third-party code, and [git-lfs pointers](refuse_lfs_pointer)
+//! that stand in place of any file.
 //!
 //! ```
 //! use sparsellm_base::{Error, Event, Observer};
@@ -13,7 +14,9 @@
 
 mod error;
 mod event;
+mod lfs;
 pub mod panics;
 
 pub use error::{BoxError, Error, Result};
 pub use event::{Event, Observer};
+pub use lfs::refuse_lfs_pointer;

@@ -5,6 +5,7 @@ use crate::{
     folder::Folder,
     gguf::Gguf,
     json::{hex, read_json},
+    quantization::refuse_quantized,
 };
 use rayon::prelude::*;
 use serde_json::Value;
@@ -18,6 +19,9 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
+
+/// What quantized weights are called in place of `weight`.
+const QUANTIZED: [&str; 3] = ["qweight", "weight_packed", "blocks"];
 
 /// A pre-trained model on disk. Its weights stay in memory-mapped files until they are
 /// requested, and are read as f32 whatever their format.
@@ -34,7 +38,8 @@ impl Checkpoint {
     /// Opens a Hugging Face folder or a `.gguf` file.
     ///
     /// # Errors
-    /// Returns an error if `path` is neither, or a file in it is damaged.
+    /// Returns an error if `path` is neither, its weights are quantized already, or a file in
+    /// it is damaged.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         let (config, source): (Value, Box<dyn TensorSource>) = if meta.is_dir() {
@@ -45,7 +50,9 @@ impl Checkpoint {
                     path.display()
                 );
             }
-            (read_json(&config)?, Box::new(Folder::open(path)?))
+            let config = read_json(&config)?;
+            refuse_quantized(&config, path)?;
+            (config, Box::new(Folder::open(path)?))
         } else if path.extension().is_some_and(|e| e == "gguf") {
             let gguf = Gguf::open(path)?;
             (gguf.config()?, Box::new(gguf))
@@ -74,10 +81,15 @@ impl Checkpoint {
     /// Returns an error if the checkpoint has no tensor of that name.
     pub fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors().get(name).ok_or_else(|| {
-            Error::Input(format!(
-                "{}: tensor {name} is missing; the checkpoint is incomplete or config.json does not describe it",
-                self.path.display()
-            ))
+            let stem = name.strip_suffix("weight").unwrap_or(name);
+            let mut quantized = QUANTIZED.iter().map(|part| format!("{stem}{part}"));
+            let why = match quantized.find(|name| self.tensors().contains_key(name)) {
+                Some(part) => format!(
+                    "the checkpoint is quantized ({part} is there); use the original checkpoint, which is not quantized"
+                ),
+                None => "the checkpoint is incomplete or config.json does not describe it".into(),
+            };
+            Error::Input(format!("{}: tensor {name} is missing; {why}", self.path.display()))
         })
     }
 
@@ -94,7 +106,7 @@ impl Checkpoint {
         }
         if info.dtype.float().is_none() {
             return input_error!(
-                "{}: tensor {name} is stored as {}; only F32, F16 and BF16 weights can be pruned",
+                "{}: tensor {name} is stored as {}; only F64, F32, F16 and BF16 weights can be pruned",
                 self.path.display(),
                 info.dtype.name()
             );
@@ -107,6 +119,24 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error if the tensor is missing, of an unreadable type, or not finite.
     pub fn read(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let start = range.start;
+        let out = self.values(name, range)?;
+        // A single row of an embedding is not worth a second thread.
+        let values = out.par_iter().with_min_len(PIECE);
+        if let Some(i) = values.position_first(|v| !v.is_finite()) {
+            return input_error!(
+                "{}: tensor {name} holds {} at element {}; the checkpoint is damaged",
+                self.path.display(),
+                out[i],
+                start + i
+            );
+        }
+        Ok(out)
+    }
+
+    /// Reads the same, whether or not the values are finite: buffers that no weight depends
+    /// on, such as a mask, may hold infinities.
+    fn values(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
         let info = self.info(name)?;
         if range.end > info.len() {
             return input_error!(
@@ -123,17 +153,7 @@ impl Checkpoint {
             );
         }
         let mut out = vec![0.0; range.len()];
-        self.source.read(name, range.clone(), &mut out)?;
-        // A single row of an embedding is not worth a second thread.
-        let values = out.par_iter().with_min_len(PIECE);
-        if let Some(i) = values.position_first(|v| !v.is_finite()) {
-            return input_error!(
-                "{}: tensor {name} holds {} at element {}; the checkpoint is damaged",
-                self.path.display(),
-                out[i],
-                range.start + i
-            );
-        }
+        self.source.read(name, range, &mut out)?;
         Ok(out)
     }
 
@@ -187,14 +207,14 @@ impl Checkpoint {
         Ok(matrix)
     }
 
-    /// Counts the zero elements of a tensor.
+    /// Counts the zero elements of a tensor, which need not be finite.
     ///
     /// # Errors
-    /// Fails as [`read`](Self::read) does.
+    /// Returns an error if the tensor is missing or its file is damaged.
     pub fn count_zeros(&self, name: &str) -> Result<usize> {
         let info = self.info(name)?;
         if info.dtype.float().is_some() {
-            return Ok(self.vector(name)?.iter().filter(|v| **v == 0.0).count());
+            return Ok(self.values(name, 0..info.len())?.iter().filter(|v| **v == 0.0).count());
         }
         // In the other types, too, zero is all zero bytes.
         let bytes = self.source.bytes(name).unwrap_or_default();

@@ -5,13 +5,15 @@ use sparsellm_tensor::FloatType;
 /// The element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
+    /// IEEE 754 double precision.
+    F64,
     /// IEEE 754 single precision.
     F32,
     /// IEEE 754 half precision.
     F16,
     /// bfloat16.
     Bf16,
-    /// Any other type found in files (integers, f64, f8): copied but never interpreted.
+    /// Any other type found in files (integers, f8): copied but never interpreted.
     Other(::safetensors::Dtype),
 }
 
@@ -19,6 +21,7 @@ impl Dtype {
     /// The equivalent type for reading and writing weights; `None` if there is none.
     pub fn float(self) -> Option<FloatType> {
         match self {
+            Dtype::F64 => Some(FloatType::F64),
             Dtype::F32 => Some(FloatType::F32),
             Dtype::F16 => Some(FloatType::F16),
             Dtype::Bf16 => Some(FloatType::Bf16),

@@ -5,7 +5,7 @@ use crate::{
     safetensors, weight_files::weight_files,
 };
 use memmap2::{Advice, Mmap, UncheckedAdvice};
-use sparsellm_base::{Error, Result, input_error};
+use sparsellm_base::{Error, Result, input_error, refuse_lfs_pointer};
 use sparsellm_tensor::decode;
 use std::{
     borrow::Cow,
@@ -123,8 +123,9 @@ impl TensorSource for Folder {
     }
 }
 
-/// Maps a file into memory.
+/// Maps a file of weights into memory.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
+    refuse_lfs_pointer(path)?;
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the map is read-only and private to this process, and it is read through
     // bounds-checked slices of plain bytes. If another process truncates the file meanwhile,

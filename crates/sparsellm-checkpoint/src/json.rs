@@ -1,7 +1,7 @@
 //! JSON files, and digests in hexadecimal.
 
 use serde_json::Value;
-use sparsellm_base::{Error, Result};
+use sparsellm_base::{Error, Result, refuse_lfs_pointer};
 use std::path::Path;
 
 /// Parses a JSON file.
@@ -9,6 +9,7 @@ use std::path::Path;
 /// # Errors
 /// Returns an error if the file cannot be read or is not valid JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
+    refuse_lfs_pointer(path)?;
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_str(&text)
         .map_err(|e| Error::Input(format!("{}: not valid JSON: {e}", path.display())))

@@ -12,6 +12,7 @@
 //! # Ok::<(), sparsellm_base::Error>(())
 //! ```
 
+mod carry_over;
 mod checkpoint;
 mod dtype;
 mod folder;
@@ -19,6 +20,7 @@ mod folder_entry;
 mod gguf;
 mod json;
 mod pytorch;
+mod quantization;
 mod run_folder;
 mod safetensors;
 mod shard;
@@ -27,9 +29,11 @@ mod tensor_source;
 mod weight_files;
 mod writer;
 
+pub use carry_over::LeftOut;
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use json::{hex, read_json};
+pub use quantization::refuse_quantized;
 pub use run_folder::{
     Existing, PARTIAL, RECORD, REPORT, checkpoint_of, folder_of, recorded_layers, unfinished,
 };

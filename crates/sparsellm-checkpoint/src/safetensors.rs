@@ -25,6 +25,7 @@ pub(crate) fn read_header(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
             )));
         }
         let dtype = match info.dtype {
+            ::safetensors::Dtype::F64 => Dtype::F64,
             ::safetensors::Dtype::F32 => Dtype::F32,
             ::safetensors::Dtype::F16 => Dtype::F16,
             ::safetensors::Dtype::BF16 => Dtype::Bf16,

@@ -2,7 +2,8 @@
 
 use crate::{
     Checkpoint, SAFETENSORS, Slot, TensorInfo,
-    run_folder::{Existing, RECORD, REPORT, RunFolder, write_file},
+    carry_over::{LeftOut, carry_over},
+    run_folder::{Existing, RECORD, RunFolder, write_file},
     shard::{self, Shard, shard_of},
 };
 use serde_json::{Value, json};
@@ -13,11 +14,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-/// Extensions of files that hold weights in some format. They are never copied, since the
-/// output holds the pruned weights as safetensors.
-const WEIGHT_EXTENSIONS: [&str; 9] =
-    ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot"];
 
 /// A checkpoint being written, in a hidden folder beside the output. If it is dropped
 /// unfinished and at least one layer is done, the folder stays for a later run to resume.
@@ -152,17 +148,18 @@ impl<'a> Writer<'a> {
             }
         }
         self.shards.iter().try_for_each(Shard::sync_all)?;
-        match source.source().embedded_files()? {
+        let left_out = match source.source().embedded_files()? {
             Some(files) => {
                 files.iter().try_for_each(|(name, bytes)| write_file(&folder.join(name), bytes))?;
+                Vec::new()
             }
-            None => carry_over(&source.path, &folder)?,
-        }
-        if self.shards.len() > 1 {
+            None => carry_over(&source.path, &folder, &source.source().weight_files())?,
+        };
+        if self.shards.iter().any(|shard| shard.name != SAFETENSORS.single) {
             write_file(&folder.join(SAFETENSORS.index), pretty(&self.index()).as_bytes())?;
         }
         write_file(&folder.join(RECORD), pretty(record).as_bytes())?;
-        Ok(Finished { output: self.output, existing: self.existing, run: self.run })
+        Ok(Finished { output: self.output, existing: self.existing, run: self.run, left_out })
     }
 
     /// The index of the output: which shard holds which tensor.
@@ -190,12 +187,18 @@ pub struct Finished {
     output: PathBuf,
     existing: Existing,
     run: RunFolder,
+    left_out: Vec<LeftOut>,
 }
 
 impl Finished {
     /// Its current folder, in which it can be opened and files can be added.
     pub fn folder(&self) -> PathBuf {
         self.run.checkpoint()
+    }
+
+    /// The files and folders of the input that it does not have, each with the reason.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// Renames it to the output path.
@@ -246,29 +249,6 @@ fn check_output(source: &Checkpoint, output: &Path, force: bool) -> Result<()> {
                 output.display()
             );
         }
-    }
-    Ok(())
-}
-
-/// Copies the folder's other files (configuration, tokenizer, licence).
-fn carry_over(from: &Path, to: &Path) -> Result<()> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(from)
-        .and_then(|dir| dir.map(|e| e.map(|e| e.path())).collect())
-        .map_err(|e| Error::io(from, e))?;
-    entries.sort();
-    for path in entries {
-        let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
-        let lower = name.to_string_lossy().to_lowercase();
-        let is_weight = WEIGHT_EXTENSIONS.iter().any(|ext| {
-            lower.ends_with(&format!(".{ext}")) || lower.ends_with(&format!(".{ext}.index.json"))
-        });
-        if lower == RECORD || lower == REPORT || lower.starts_with('.') || is_weight {
-            continue;
-        }
-        let copy = to.join(name);
-        // A copy from before a crash may be read-only, like its source.
-        let _ = fs::remove_file(&copy);
-        fs::copy(&path, &copy).map_err(|e| Error::io(&path, e))?;
     }
     Ok(())
 }

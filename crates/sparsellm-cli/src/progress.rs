@@ -90,6 +90,7 @@ impl Progress {
                 }
             }
             Event::FinishedBefore => self.print("this run was finished before"),
+            Event::LeftOut { paths } => self.print(&left_out(paths)),
             Event::Warning(text) => self.print(&format!("warning: {text}")),
             _ => {}
         }
@@ -128,6 +129,26 @@ impl Progress {
             None => note(&format!("{text}{}", detail())),
         }
     }
+}
+
+/// More names than this for one reason are counted, not told.
+const MOST_NAMES: usize = 12;
+
+/// A line that says what is no part of the output: names, then the reason they share.
+fn left_out(paths: &[(String, &str)]) -> String {
+    let mut reasons: Vec<&str> = paths.iter().map(|(_, reason)| *reason).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let told = reasons.into_iter().map(|reason| {
+        let these = paths.iter().filter(|(_, r)| *r == reason);
+        let names: Vec<&str> = these.map(|(path, _)| path.as_str()).collect();
+        let more = match names.len().saturating_sub(MOST_NAMES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("{}{more} ({reason})", names[..names.len().min(MOST_NAMES)].join(", "))
+    });
+    format!("left out of the output: {}", told.collect::<Vec<_>>().join("; "))
 }
 
 fn set_style(bar: &ProgressBar, template: &str) {

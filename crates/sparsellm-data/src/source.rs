@@ -7,7 +7,7 @@ use crate::{
     sampling::{Documents, draw, first, windows},
 };
 use serde::Deserialize;
-use sparsellm_base::{Error, Observer, Result, input_error};
+use sparsellm_base::{Error, Observer, Result, input_error, refuse_lfs_pointer};
 use sparsellm_text::{Segments, Tokenizer};
 use std::path::PathBuf;
 
@@ -123,7 +123,8 @@ impl Source {
     /// (`wikitext2`, `ptb` or `c4`). A `.raw` file is a split of WikiText.
     ///
     /// # Errors
-    /// Returns an error if the kind of file is not recognized.
+    /// Returns an error if the kind of file is not recognized, or a git-lfs pointer stands in
+    /// its place.
     pub fn file(argument: &str) -> Result<Source> {
         let split = argument.split_once(':').and_then(|(name, file)| Some((data_set(name)?, file)));
         let (protocol, file) = match split {
@@ -132,6 +133,7 @@ impl Source {
             None => (Protocol::Plain, argument),
         };
         check_kind(argument)?;
+        refuse_lfs_pointer(file.as_ref())?;
         Ok(Source { protocol, path: file.into() })
     }
 

@@ -6,6 +6,8 @@ use rayon::prelude::*;
 /// A floating-point type that values can be stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatType {
+    /// IEEE 754 double precision: read and written by way of f32.
+    F64,
     /// IEEE 754 single precision.
     F32,
     /// IEEE 754 half precision.
@@ -18,6 +20,7 @@ impl FloatType {
     /// The type's name in safetensors, such as `"BF16"`.
     pub fn name(self) -> &'static str {
         match self {
+            FloatType::F64 => "F64",
             FloatType::F32 => "F32",
             FloatType::F16 => "F16",
             FloatType::Bf16 => "BF16",
@@ -27,15 +30,16 @@ impl FloatType {
     /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
+            FloatType::F64 => 8,
             FloatType::F32 => 4,
             FloatType::F16 | FloatType::Bf16 => 2,
         }
     }
 
-    /// The largest finite number the type can hold.
+    /// The largest finite f32 that the type can hold.
     pub fn largest(self) -> f32 {
         match self {
-            FloatType::F32 => f32::MAX,
+            FloatType::F64 | FloatType::F32 => f32::MAX,
             FloatType::F16 => f16::MAX.to_f32(),
             FloatType::Bf16 => bf16::MAX.to_f32(),
         }
@@ -49,6 +53,7 @@ pub const PIECE: usize = 1 << 16;
 pub fn decode(bytes: &[u8], dtype: FloatType, out: &mut [f32]) {
     let pieces = out.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE * dtype.size()));
     pieces.for_each(|(out, bytes)| match dtype {
+        FloatType::F64 => each(out, bytes, |b| f64::from_le_bytes(b) as f32),
         FloatType::F32 => each(out, bytes, f32::from_le_bytes),
         FloatType::Bf16 => each(out, bytes, |b| bf16::from_le_bytes(b).to_f32()),
         // Convert many at a time if the bytes are aligned.
@@ -75,6 +80,7 @@ pub fn encode(values: &[f32], dtype: FloatType, bytes: &mut [u8]) {
     }
     let pieces = bytes.par_chunks_mut(PIECE * dtype.size()).zip(values.par_chunks(PIECE));
     pieces.for_each(|(bytes, values)| match dtype {
+        FloatType::F64 => each(bytes, values, |v| f64::from(v).to_le_bytes()),
         FloatType::F32 => each(bytes, values, f32::to_le_bytes),
         FloatType::Bf16 => each(bytes, values, |v| bf16::from_f32(v).to_le_bytes()),
         FloatType::F16 => match bytemuck::try_cast_slice_mut::<u8, f16>(bytes) {
@@ -92,7 +98,8 @@ mod tests {
     fn values_survive_the_way_there_and_back() {
         let values: Vec<f32> = (0..200_001).map(|i| (i as f32 - 100_000.0) / 64.0).collect();
         for (dtype, round) in [
-            (FloatType::F32, (|v| v) as fn(f32) -> f32),
+            (FloatType::F64, (|v| v) as fn(f32) -> f32),
+            (FloatType::F32, |v| v),
             (FloatType::F16, |v| f16::from_f32(v).to_f32()),
             (FloatType::Bf16, |v| bf16::from_f32(v).to_f32()),
         ] {

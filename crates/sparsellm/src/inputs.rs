@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use sparsellm_base::{Observer, Result, input_error};
+use sparsellm_checkpoint::refuse_quantized;
 use sparsellm_data::{Hub, Source, Use, hub};
 use sparsellm_model::{Model, supported_model_type};
 use sparsellm_ranks::Communicator;
@@ -37,7 +38,10 @@ pub fn open_model(
         );
     }
     // Checked before the weights are downloaded: an unsupported model can take gigabytes.
-    let accept = |config: &Value, path: &Path| supported_model_type(config, path).map(drop);
+    let accept = |config: &Value, path: &Path| {
+        refuse_quantized(config, path)?;
+        supported_model_type(config, path).map(drop)
+    };
     let folder = ranks.rank_zero_first(|| hub.model(name, &accept, observe))?;
     Model::open(&folder)
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use sparsellm_base::{Error, Observer, Result, usage_error};
+use sparsellm_base::{Error, Event, Observer, Result, usage_error};
 use sparsellm_checkpoint::{Existing, REPORT, recorded_layers};
 use sparsellm_data::{Hub, Use};
 use sparsellm_eval::perplexity;
@@ -376,6 +376,9 @@ impl Job<'_> {
             let html = page(&report, &record);
             sparsellm_report::write(&finished.folder().join(REPORT), &html)?;
         }
+        if !finished.left_out().is_empty() {
+            observe.notify(Event::LeftOut { paths: finished.left_out() })?;
+        }
         finished.publish()?;
         Ok(report)
     }
@@ -387,7 +390,7 @@ impl Job<'_> {
         let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
         let layers =
             layers.map_err(|e| Error::Input(format!("{output}: not a run's record: {e}")))?;
-        observe.notify(sparsellm_base::Event::FinishedBefore)?;
+        observe.notify(Event::FinishedBefore)?;
         let dense = self.measure(self.plan.model, observe)?;
         let pruned = self.measure_at(self.output, observe)?;
         let sparsity = overall_sparsity(self.plan.model, &layers)?;

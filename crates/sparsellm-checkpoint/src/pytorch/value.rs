@@ -73,7 +73,7 @@ impl Class {
             ("torch", "FloatStorage") => Class::Storage(Dtype::F32, 4),
             ("torch", "HalfStorage") => Class::Storage(Dtype::F16, 2),
             ("torch", "BFloat16Storage") => Class::Storage(Dtype::Bf16, 2),
-            ("torch", "DoubleStorage") => other(Other::F64, 8),
+            ("torch", "DoubleStorage") => Class::Storage(Dtype::F64, 8),
             ("torch", "LongStorage") => other(Other::I64, 8),
             ("torch", "IntStorage") => other(Other::I32, 4),
             ("torch", "ShortStorage") => other(Other::I16, 2),

@@ -34,9 +34,7 @@ impl<'a> Archive<'a> {
             );
         }
         if !bytes.starts_with(LOCAL) {
-            return Err("not a PyTorch zip file (a git-lfs pointer, or not a whole download?); \
-                        download it again"
-                .into());
+            return Err("not a PyTorch zip file (not a whole download?); download it again".into());
         }
         read(bytes).map_err(|what| {
             format!("damaged, truncated or not from torch.save: {what}; download it again")

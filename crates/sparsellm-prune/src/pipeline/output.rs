@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sparsellm_base::Result;
-use sparsellm_checkpoint::{Checkpoint, Existing, Finished, Slot, Writer, checkpoint_of};
+use sparsellm_checkpoint::{Checkpoint, Existing, Finished, LeftOut, Slot, Writer, checkpoint_of};
 use sparsellm_ranks::Communicator;
 use std::path::{Path, PathBuf};
 
@@ -100,6 +100,11 @@ impl FinishedOutput {
     /// Where it is now: it can be opened, and on rank 0 added to.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What of the input it does not have, with the reasons; rank 0 knows.
+    pub fn left_out(&self) -> &[LeftOut] {
+        self.finished.as_ref().map_or(&[], Finished::left_out)
     }
 
     /// Renames it to the output.
