@@ -27,12 +27,12 @@ pub fn open(folder: &Path, source: &Checkpoint, resume: bool) -> Result<Vec<Shar
     for (name, info) in source.tensors() {
         by_file.entry(info.file).or_default().push((name, info));
     }
-    let files = source.source().weight_files();
-    let open = |(file, tensors): (usize, Vec<_>)| {
-        let name = files.get(file).map(|path| shard_name(&file_name(path)));
-        Shard::open(folder, name.unwrap_or(SAFETENSORS.single.into()), &tensors, resume)
+    let (files, count) = (source.source().weight_files(), by_file.len());
+    let open = |(number, (file, tensors)): (usize, (usize, Vec<_>))| {
+        let input = files.get(file).map_or_else(String::new, |path| file_name(path));
+        Shard::open(folder, shard_name(&input, number, count), &tensors, resume)
     };
-    by_file.into_iter().map(open).collect()
+    by_file.into_iter().enumerate().map(open).collect()
 }
 
 /// Finds the shard that holds a tensor, and the tensor's offset in it.
@@ -131,15 +131,14 @@ fn damaged<T>(path: &Path) -> Result<T> {
     )
 }
 
-/// The output's name for a weight file: `pytorch_model-00001-of-00002.bin` becomes
-/// `model-00001-of-00002.safetensors`, and a GGUF becomes a single file.
-fn shard_name(input: &str) -> String {
-    if input.ends_with(".gguf") {
-        return SAFETENSORS.single.into();
-    }
+/// The output's name for weight file `number` of `count`: `pytorch_model-00001-of-00002.bin`
+/// becomes `model-00001-of-00002.safetensors`, and what is no name of a shard is made one.
+fn shard_name(input: &str, number: usize, count: usize) -> String {
     match input.strip_suffix(".bin") {
         Some(stem) => format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem)),
-        None => input.into(),
+        None if input.ends_with(".safetensors") => input.into(),
+        None if count == 1 => SAFETENSORS.single.into(),
+        None => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
     }
 }
 

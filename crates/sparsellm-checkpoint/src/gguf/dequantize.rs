@@ -28,6 +28,11 @@ pub enum Kind {
     Q5_K,
     Q6_K,
     Q8_K,
+    IQ4_NL,
+    IQ4_XS,
+    TQ1_0,
+    TQ2_0,
+    MXFP4,
 }
 
 impl fmt::Display for Kind {
@@ -54,7 +59,12 @@ impl Kind {
             13 => Kind::Q5_K,
             14 => Kind::Q6_K,
             15 => Kind::Q8_K,
+            20 => Kind::IQ4_NL,
+            23 => Kind::IQ4_XS,
             30 => Kind::BF16,
+            34 => Kind::TQ1_0,
+            35 => Kind::TQ2_0,
+            39 => Kind::MXFP4,
             _ => return Err(other_name(id)),
         })
     }
@@ -64,6 +74,7 @@ impl Kind {
         match self {
             Kind::F32 | Kind::F16 | Kind::BF16 => 1,
             Kind::Q4_0 | Kind::Q4_1 | Kind::Q5_0 | Kind::Q5_1 | Kind::Q8_0 => 32,
+            Kind::IQ4_NL | Kind::MXFP4 => 32,
             _ => MAX_BLOCK,
         }
     }
@@ -73,7 +84,8 @@ impl Kind {
         match self {
             Kind::F32 => 4,
             Kind::F16 | Kind::BF16 => 2,
-            Kind::Q4_0 => 18,
+            Kind::MXFP4 => 17,
+            Kind::Q4_0 | Kind::IQ4_NL => 18,
             Kind::Q4_1 => 20,
             Kind::Q5_0 => 22,
             Kind::Q5_1 => 24,
@@ -84,6 +96,9 @@ impl Kind {
             Kind::Q5_K => 176,
             Kind::Q6_K => 210,
             Kind::Q8_K => 292,
+            Kind::IQ4_XS => 136,
+            Kind::TQ1_0 => 54,
+            Kind::TQ2_0 => 66,
         }
     }
 }
@@ -95,20 +110,16 @@ fn other_name(id: u32) -> String {
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
         29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
         40 => "NVFP4",
+        41 => "Q1_0",
         _ => return format!("the unknown type {id}"),
     };
     name.to_owned()
@@ -186,6 +197,38 @@ fn one_block(kind: Kind, b: &[u8], y: &mut [f32]) {
             let d = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
             fill(y, |i| d * f32::from(b[4 + i] as i8));
         }
+        Kind::IQ4_NL => {
+            let d = half_at(b, 0);
+            fill(y, |i| d * f32::from(IQ4_VALUES[usize::from(nibble(&b[2..], i))]));
+        }
+        Kind::IQ4_XS => iq4_xs(b, y),
+        Kind::TQ1_0 => tq1_0(b, y),
+        Kind::TQ2_0 => {
+            let d = half_at(b, 64);
+            fill(y, |i| {
+                let two = b[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+                d * (i32::from(two) - 1) as f32
+            });
+        }
+        Kind::MXFP4 => {
+            let d = half_power_of_two(b[0]);
+            fill(y, |i| d * f32::from(MXFP4_VALUES[usize::from(nibble(&b[1..], i))]));
+        }
+    }
+}
+
+/// The 16 levels of IQ4_NL and IQ4_XS.
+const IQ4_VALUES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Twice the values of 4-bit floats with two bits of exponent (E2M1).
+const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of what an exponent byte (E8M0) stands for, 2^(e − 128).
+fn half_power_of_two(e: u8) -> f32 {
+    match e {
+        0 | 1 => f32::from_bits(0x0020_0000 << e), // subnormal
+        _ => f32::from_bits(u32::from(e - 1) << 23),
     }
 }
 
@@ -263,4 +306,33 @@ fn q6_k(b: &[u8], y: &mut [f32]) {
             scale * (i32::from(four | two << 4) - 32) as f32
         });
     }
+}
+
+/// Eight groups of 32: six-bit scales, and levels by number.
+fn iq4_xs(b: &[u8], y: &mut [f32]) {
+    let (d, high) = (half_at(b, 0), u16::from_le_bytes([b[2], b[3]]));
+    let (low, quants) = (&b[4..8], &b[8..136]);
+    for (group, y) in y.chunks_exact_mut(32).enumerate() {
+        let four = low[group / 2] >> (group % 2 * 4) & 15;
+        let two = (high >> (2 * group) & 3) as u8;
+        let scale = d * (i32::from(four | two << 4) - 32) as f32;
+        let quants = &quants[group * 16..];
+        fill(y, |i| scale * f32::from(IQ4_VALUES[usize::from(nibble(quants, i))]));
+    }
+}
+
+/// Ternary digits, five to a byte: 160 elements in 32 bytes, 80 in 16, and 16 in four bytes
+/// of four digits. A byte is the fraction of 256 that begins with its digits.
+fn tq1_0(b: &[u8], y: &mut [f32]) {
+    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+    let d = half_at(b, 52);
+    fill(y, |i| {
+        let (byte, digit) = match i {
+            0..160 => (i % 32, i / 32),
+            160..240 => (32 + (i - 160) % 16, (i - 160) / 16),
+            _ => (48 + (i - 240) % 4, (i - 240) / 4),
+        };
+        let shifted = b[byte].wrapping_mul(POWERS[digit]);
+        d * (i32::from(u16::from(shifted) * 3 >> 8) - 1) as f32
+    });
 }

@@ -1,10 +1,10 @@
-//! The tensor dimensions given by a llama GGUF's metadata.
+//! The tensor dimensions given by a GGUF's metadata.
 
-use super::metadata::Metadata;
+use super::metadata::Keys;
 use super::reader::TensorInfo;
 use sparsellm_base::{Result, input_error};
 
-/// Exceeds every dimension of a real llama, and keeps products of two inside `usize`.
+/// Exceeds every dimension of a real model, and keeps products of two inside `usize`.
 const MOST: usize = 1 << 28;
 
 /// The dimensions that determine the shapes of the tensors.
@@ -21,58 +21,53 @@ pub(super) struct Dimensions {
 impl Dimensions {
     /// Reads the dimensions from the metadata; the vocabulary size is the embedding's row
     /// count.
-    pub fn read(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Dimensions> {
-        let file = &metadata.file;
-        match metadata.text("general.architecture")? {
-            Some("llama") => {}
-            Some(other) => {
-                return input_error!(
-                    "{file}: the architecture is `{other}`; of GGUF files only `llama` is read. \
-                     Use the model's Hugging Face checkpoint."
-                );
-            }
-            None => return input_error!("{file}: metadata key `general.architecture` is missing"),
-        }
-        if metadata.number("llama.expert_count")?.unwrap_or(0) > 0 {
+    pub fn read<'t>(
+        keys: &Keys<'_>,
+        mut tensors: impl Iterator<Item = &'t TensorInfo>,
+    ) -> Result<Dimensions> {
+        let file = keys.file();
+        if keys.number("expert_count")?.unwrap_or(0) > 0 {
             return input_error!("{file}: a mixture of experts; only dense models are read");
         }
         let size = |key: &str, default: Option<usize>| {
-            let value = metadata.required(key, metadata.number(key)?.or(default))?;
+            let value = keys.required(key, keys.number(key)?.or(default))?;
             if !(1..=MOST).contains(&value) {
-                return input_error!("{file}: metadata key `{key}` is {value}");
+                return input_error!("{file}: metadata key `{}` is {value}", keys.full(key));
             }
             Ok(value)
         };
-        let hidden = size("llama.embedding_length", None)?;
-        let heads = size("llama.attention.head_count", None)?;
-        let kv_heads = size("llama.attention.head_count_kv", Some(heads))?;
-        let head_dim = size("llama.attention.key_length", Some(hidden / heads))?;
+        let hidden = size("embedding_length", None)?;
+        let heads = size("attention.head_count", None)?;
+        let kv_heads = size("attention.head_count_kv", Some(heads))?;
+        let head_dim = size("attention.key_length", Some(hidden / heads))?;
         if !heads.is_multiple_of(kv_heads) || !head_dim.is_multiple_of(2) {
             return input_error!(
                 "{file}: {heads} heads of {head_dim} over {kv_heads} key-value heads cannot be"
             );
         }
-        for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-            let other = size(key, Some(head_dim))?;
-            if other != head_dim {
-                return input_error!("{file}: `{key}` is {other}, but a head has {head_dim}");
-            }
+        let values = size("attention.value_length", Some(head_dim))?;
+        if values != head_dim {
+            return input_error!(
+                "{file}: `{}` is {values}, but a head has {head_dim}",
+                keys.full("attention.value_length")
+            );
         }
-        let vocab = match tensors.iter().find(|tensor| tensor.name == "token_embd.weight") {
+        let vocab = match tensors.find(|tensor| tensor.name == "token_embd.weight") {
             Some(TensorInfo { shape, .. }) if shape.len() == 2 => shape[0],
             Some(_) => return input_error!("{file}: tensor `token_embd.weight` is no matrix"),
             None => return input_error!("{file}: there is no tensor `token_embd.weight`"),
         };
-        let stated = size("llama.vocab_size", Some(vocab))?;
+        let stated = size("vocab_size", Some(vocab))?;
         if stated != vocab {
             return input_error!(
-                "{file}: `llama.vocab_size` is {stated}, the embedding has {vocab}"
+                "{file}: `{}` is {stated}, the embedding has {vocab}",
+                keys.full("vocab_size")
             );
         }
         Ok(Dimensions {
-            layers: size("llama.block_count", None)?,
+            layers: size("block_count", None)?,
             hidden,
-            intermediate: size("llama.feed_forward_length", None)?,
+            intermediate: size("feed_forward_length", None)?,
             heads,
             kv_heads,
             head_dim,

@@ -1,26 +1,30 @@
-//! An open GGUF file.
+//! An open GGUF model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::architectures::{Architecture, Change, Role, find};
 use super::dequantize::{Kind, dequantize};
 use super::dimensions::Dimensions;
 use super::metadata::Metadata;
-use super::names;
+use super::parts::{self, Part};
 use super::reader::TensorInfo;
-use crate::{Dtype, folder::map_file};
+use crate::Dtype;
 use sparsellm_base::{Result, input_error};
 
 /// Reads of fewer elements are not worth spreading over threads.
 pub(super) const PARALLEL: usize = 1 << 16;
 
-/// An open GGUF file of a llama model.
+/// An open GGUF model, in one file or several.
 pub(crate) struct Gguf {
+    /// Of the first file, which alone describes the model.
     pub(super) metadata: Metadata,
+    /// Of the other files.
+    pub(super) others: Vec<Metadata>,
+    pub(super) architecture: &'static Architecture,
     pub(super) dimensions: Dimensions,
     pub(super) tensors: Vec<Tensor>,
     /// Index into `tensors` by Hugging Face name.
@@ -35,62 +39,66 @@ pub(super) struct Tensor {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) kind: Kind,
+    /// The number of its file, and its place there.
+    pub(super) file: usize,
     pub(super) bytes: Range<usize>,
-    heads: Option<usize>,
+    pub(super) change: Change,
 }
 
 impl Gguf {
-    /// Opens and checks the file at `path`.
+    /// Opens and checks the model of which `path` is the file, or one of several.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is damaged or truncated, has an
-    /// architecture other than `llama`, lacks a tensor, or stores one in an unsupported
-    /// format.
+    /// Returns an error if a file cannot be read, is missing, damaged or truncated, or the
+    /// model has an architecture that is not read, lacks a tensor, or stores one in an
+    /// unsupported format.
     pub fn open(path: &Path) -> Result<Gguf> {
-        let map = map_file(path)?;
-        Gguf::parse(path.display().to_string(), map)
+        Gguf::new(parts::open(path)?)
     }
 
-    pub(super) fn parse(file: String, map: Mmap) -> Result<Gguf> {
-        let (metadata, infos) = Metadata::parse(file, map)?;
-        let dimensions = Dimensions::read(&metadata, &infos)?;
-        let rope_factors = rope_factors(&metadata, &infos, dimensions.head_dim)?;
+    pub(super) fn new(parts: Vec<Part>) -> Result<Gguf> {
+        let mut files = parts.into_iter();
+        let Some(Part { metadata, tensors: first }) = files.next() else {
+            return input_error!("a model of no files");
+        };
+        let mut infos: Vec<(usize, TensorInfo)> = first.into_iter().map(|info| (0, info)).collect();
+        let mut others = Vec::new();
+        for (number, part) in files.enumerate() {
+            infos.extend(part.tensors.into_iter().map(|info| (number + 1, info)));
+            others.push(part.metadata);
+        }
         let file = &metadata.file;
+        let key = "general.architecture";
+        let architecture = find(metadata.required(key, metadata.text(key)?)?, file)?;
+        let keys = metadata.keys(architecture.name);
+        let dimensions = Dimensions::read(&keys, infos.iter().map(|(_, info)| info))?;
+        let rope_factors = rope_factors((&metadata, &others), &infos, dimensions.head_dim)?;
 
         let mut tensors = Vec::with_capacity(infos.len());
         let mut index = HashMap::with_capacity(infos.len());
-        for info in infos.into_iter().filter(|info| !names::is_derived(&info.name)) {
-            let Some(role) = names::role(&info.name, &dimensions) else {
-                return input_error!(
-                    "{file}: tensor `{}` has no place in a dense llama model of {} layers",
-                    info.name,
-                    dimensions.layers
-                );
-            };
-            if info.shape != role.shape {
-                return input_error!(
-                    "{file}: tensor `{}` is {:?}; the metadata make it {:?}",
-                    info.name,
-                    info.shape,
-                    role.shape
-                );
-            }
+        for (number, info) in infos.into_iter().filter(|(_, info)| !is_derived(&info.name)) {
+            let role = role(architecture, &dimensions, &info, file)?;
             if index.insert(role.name.clone(), tensors.len()).is_some() {
                 return input_error!("{file}: tensor `{}` appears twice", info.name);
             }
-            let TensorInfo { shape, kind, bytes, .. } = info;
-            tensors.push(Tensor { name: role.name, shape, kind, bytes, heads: role.heads });
+            let (Role { name, change, .. }, TensorInfo { shape, kind, bytes, .. }) = (role, info);
+            tensors.push(Tensor { name, shape, kind, file: number, bytes, change });
         }
-        if let Some(name) = names::required(dimensions.layers).find(|n| !index.contains_key(n)) {
+        let mut required = architecture.required(dimensions.layers);
+        if let Some(name) = required.find(|name| !index.contains_key(name)) {
             return input_error!("{file}: there is no tensor for `{name}`");
         }
         let info = |tensor: &Tensor| {
-            let info =
-                crate::TensorInfo { shape: tensor.shape.clone(), dtype: Dtype::F16, file: 0 };
-            (tensor.name.clone(), info)
+            let (shape, file) = (tensor.shape.clone(), tensor.file);
+            (tensor.name.clone(), crate::TensorInfo { shape, dtype: Dtype::F16, file })
         };
         let infos = tensors.iter().map(info).collect();
-        Ok(Gguf { metadata, dimensions, tensors, index, infos, rope_factors })
+        Ok(Gguf { metadata, others, architecture, dimensions, tensors, index, infos, rope_factors })
+    }
+
+    /// The files, in order.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Metadata> {
+        [&self.metadata].into_iter().chain(&self.others)
     }
 
     /// Dequantizes `elements` (flat, row-major) of the tensor `hf_name` into `out`.
@@ -110,13 +118,14 @@ impl Gguf {
                 out.len()
             );
         }
-        let Some(data) = self.metadata.map.get(tensor.bytes.clone()) else {
+        let map = self.files().nth(tensor.file).map(|file| &file.map);
+        let Some(data) = map.and_then(|map| map.get(tensor.bytes.clone())) else {
             return input_error!("{file}: the data of `{hf_name}` is not in the file");
         };
 
-        let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
+        let columns = tensor.columns();
         let read = |element: usize, out: &mut [f32]| {
-            let row = source_row(element / columns, tensor.shape[0], tensor.heads);
+            let row = tensor.change.source_row(element / columns, &self.dimensions);
             dequantize(tensor.kind, data, row * columns + element % columns, out)
         };
         let first = (columns - elements.start % columns).min(out.len());
@@ -129,37 +138,100 @@ impl Gguf {
             } else {
                 rest.chunks_mut(columns).enumerate().all(|(row, out)| read(at(row), out))
             };
+        if tensor.change == Change::AddOne {
+            out.iter_mut().for_each(|value| *value -= 1.0);
+        }
         if good { Ok(()) } else { input_error!("{file}: the data of `{hf_name}` is cut short") }
     }
 }
 
-/// The row of the file that holds Hugging Face's `row`: llama.cpp interleaves the two halves
-/// of each query and key head, `h·d + t·d/2 + j  <-  h·d + 2j + t`.
-fn source_row(row: usize, rows: usize, heads: Option<usize>) -> usize {
-    let Some(heads) = heads else { return row };
-    let dim = rows / heads;
-    let (head, within) = (row / dim, row % dim);
-    let (t, j) = (within / (dim / 2), within % (dim / 2));
-    head * dim + 2 * j + t
+impl Tensor {
+    /// The length of a row; of a bias, each element is the row of one output feature.
+    fn columns(&self) -> usize {
+        match (self.shape.as_slice(), self.change) {
+            ([_], Change::None | Change::AddOne) | ([_, _, ..], _) => {
+                self.shape.last().copied().unwrap_or(1).max(1)
+            }
+            _ => 1,
+        }
+    }
+}
+
+impl Change {
+    /// The row of the file that holds Hugging Face's `row`.
+    fn source_row(self, row: usize, d: &Dimensions) -> usize {
+        match self {
+            Change::None | Change::AddOne => row,
+            // h·d + t·d/2 + j  <-  h·d + 2j + t
+            Change::InterleaveQueries | Change::InterleaveKeys => {
+                let (head, within) = (row / d.head_dim, row % d.head_dim);
+                let (t, j) = (within / (d.head_dim / 2), within % (d.head_dim / 2));
+                head * d.head_dim + 2 * j + t
+            }
+            // 3h·d + p·d + j  <-  p·heads·d + h·d + j
+            Change::CollectHeads => {
+                let (head, within) = (row / (3 * d.head_dim), row % (3 * d.head_dim));
+                let (part, j) = (within / d.head_dim, within % d.head_dim);
+                (part * d.heads + head) * d.head_dim + j
+            }
+        }
+    }
+}
+
+/// Whether the tensor is a table computed from the configuration, and so not a weight.
+fn is_derived(name: &str) -> bool {
+    name == ROPE_FACTORS || name.ends_with(".attn_rot_embd.weight")
+}
+
+/// The table that llama.cpp bakes Llama 3's position scaling into.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// The role of a tensor, whose shape must be the role's.
+fn role(
+    architecture: &Architecture,
+    dimensions: &Dimensions,
+    info: &TensorInfo,
+    file: &str,
+) -> Result<Role> {
+    let Some(role) = architecture.role(&info.name, dimensions) else {
+        return input_error!(
+            "{file}: tensor `{}` has no place in a dense {} model of {} layers",
+            info.name,
+            architecture.name,
+            dimensions.layers
+        );
+    };
+    if info.shape != role.shape {
+        return input_error!(
+            "{file}: tensor `{}` is {:?}; the metadata make it {:?}",
+            info.name,
+            info.shape,
+            role.shape
+        );
+    }
+    Ok(role)
 }
 
 fn rope_factors(
-    metadata: &Metadata,
-    infos: &[TensorInfo],
+    (first, others): (&Metadata, &[Metadata]),
+    infos: &[(usize, TensorInfo)],
     head_dim: usize,
 ) -> Result<Option<Vec<f32>>> {
-    let Some(info) = infos.iter().find(|info| info.name == "rope_freqs.weight") else {
+    let Some((number, info)) = infos.iter().find(|(_, info)| info.name == ROPE_FACTORS) else {
         return Ok(None);
     };
-    let data = metadata.map.get(info.bytes.clone()).unwrap_or_default();
-    let mut out = vec![0.0; head_dim / 2];
-    if info.shape != [head_dim / 2] || !dequantize(info.kind, data, 0, &mut out) {
-        return input_error!(
-            "{}: tensor `rope_freqs.weight` is {:?}; heads of {head_dim} make it [{}]",
-            metadata.file,
-            info.shape,
-            head_dim / 2
-        );
+    let file = [first].into_iter().chain(others).nth(*number).unwrap_or(first);
+    let data = file.map.get(info.bytes.clone()).unwrap_or_default();
+    if info.shape == [head_dim / 2] {
+        let mut out = vec![0.0; head_dim / 2];
+        if dequantize(info.kind, data, 0, &mut out) {
+            return Ok(Some(out));
+        }
     }
-    Ok(Some(out))
+    input_error!(
+        "{}: tensor `{ROPE_FACTORS}` is {:?}; heads of {head_dim} make it [{}]",
+        file.file,
+        info.shape,
+        head_dim / 2
+    )
 }

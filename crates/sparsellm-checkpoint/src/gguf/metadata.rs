@@ -22,6 +22,11 @@ impl Metadata {
         Ok((Metadata { file, map, values }, tensors))
     }
 
+    /// The keys of the architecture that llama.cpp calls `architecture`.
+    pub fn keys(&self, architecture: &'static str) -> Keys<'_> {
+        Keys { metadata: self, architecture }
+    }
+
     fn wrong<T>(&self, key: &str, want: &str) -> Result<T> {
         input_error!("{}: metadata key `{key}` is not {want}", self.file)
     }
@@ -116,5 +121,49 @@ impl Metadata {
             }
             Some(_) => self.wrong(key, want),
         }
+    }
+}
+
+/// The metadata keys of an architecture, without its name before them.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'m> {
+    metadata: &'m Metadata,
+    architecture: &'static str,
+}
+
+impl<'m> Keys<'m> {
+    /// The file, for error messages.
+    pub fn file(&self) -> &'m str {
+        &self.metadata.file
+    }
+
+    /// The key as the file has it.
+    pub fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// Unwraps the value of `key`, or returns an error that names the key.
+    pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        self.metadata.required(&self.full(key), value)
+    }
+
+    /// As [`Metadata::text`].
+    pub fn text(&self, key: &str) -> Result<Option<&'m str>> {
+        self.metadata.text(&self.full(key))
+    }
+
+    /// As [`Metadata::number`].
+    pub fn number(&self, key: &str) -> Result<Option<usize>> {
+        self.metadata.number(&self.full(key))
+    }
+
+    /// As [`Metadata::float`].
+    pub fn float(&self, key: &str) -> Result<Option<f64>> {
+        self.metadata.float(&self.full(key))
+    }
+
+    /// As [`Metadata::flag`].
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.metadata.flag(&self.full(key))
     }
 }

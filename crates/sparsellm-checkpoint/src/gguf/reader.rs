@@ -253,7 +253,8 @@ impl<'a> Cursor<'a> {
         let kind = Kind::from_id(self.u32(&name)?).map_err(|kind| {
             Error::Input(format!(
                 "{file}: tensor `{name}` is stored as {kind}, which is not read; F32, F16, BF16, \
-                 Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and the K-quants are"
+                 Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, the K-quants, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0 and \
+                 MXFP4 are. Use a file of one of these, or the model's Hugging Face checkpoint."
             ))
         })?;
         let offset = self.u64(&name)?;

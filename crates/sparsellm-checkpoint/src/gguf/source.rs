@@ -1,4 +1,4 @@
-//! A GGUF file as a source of checkpoint tensors.
+//! A GGUF model as a source of checkpoint tensors.
 
 use super::file::Gguf;
 use crate::{EmbeddedFiles, TensorInfo, TensorSource, folder::release};
@@ -20,7 +20,7 @@ impl TensorSource for Gguf {
     }
 
     fn weight_files(&self) -> Vec<PathBuf> {
-        vec![self.metadata.file.clone().into()]
+        self.files().map(|file| file.file.clone().into()).collect()
     }
 
     fn embedded_files(&self) -> Result<Option<EmbeddedFiles>> {
@@ -31,6 +31,6 @@ impl TensorSource for Gguf {
     }
 
     fn release(&self) {
-        release(&self.metadata.map);
+        self.files().for_each(|file| release(&file.map));
     }
 }

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use sparsellm_base::Result;
 use tokenizers::Tokenizer;
 
-use super::dequantize::Kind;
+use super::dequantize::{Kind, dequantize};
 use super::file::{Gguf, PARALLEL};
+use super::metadata::Metadata;
+use super::parts::Part;
 use super::rope;
 use crate::{TensorInfo, TensorSource};
 
@@ -21,7 +23,9 @@ fn fixture(name: &str) -> Vec<u8> {
 fn parse(bytes: &[u8]) -> Result<Gguf> {
     let mut map = MmapMut::map_anon(bytes.len().max(1)).expect("memory");
     map[..bytes.len()].copy_from_slice(bytes);
-    Gguf::parse("model.gguf".to_owned(), map.make_read_only().expect("a map"))
+    let map = map.make_read_only().expect("a map");
+    let (metadata, tensors) = Metadata::parse("model.gguf".to_owned(), map)?;
+    Gguf::new(vec![Part { metadata, tensors }])
 }
 
 /// Replaces the only occurrence of `from` in `bytes` by `to`, which has the same length.
@@ -66,6 +70,22 @@ fn every_format_equals_gguf_py() {
         assert_eq!(tensor.shape(), info.shape, "{name}");
         let bits: Vec<u8> = ours[name].iter().flat_map(|x| x.to_le_bytes()).collect();
         assert!(bits == tensor.data(), "{name} differs");
+    }
+}
+
+#[test]
+fn blocks_of_other_formats_equal_gguf_py() {
+    let blocks = fixture("blocks.safetensors");
+    let blocks = SafeTensors::deserialize(&blocks).unwrap();
+    for kind in [Kind::IQ4_NL, Kind::IQ4_XS, Kind::TQ1_0, Kind::TQ2_0, Kind::MXFP4] {
+        let raw = blocks.tensor(&format!("{kind}.raw")).unwrap();
+        let values = blocks.tensor(&format!("{kind}.values")).unwrap();
+        assert_eq!(raw.shape()[1], kind.bytes(), "{kind}");
+        assert_eq!(values.shape()[1], kind.block(), "{kind}");
+        let mut ours = vec![f32::NAN; values.data().len() / 4];
+        assert!(dequantize(kind, raw.data(), 0, &mut ours));
+        let bits: Vec<u8> = ours.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert!(bits == values.data(), "{kind} differs");
     }
 }
 
@@ -188,8 +208,9 @@ fn complaints_name_what_is_wrong() {
     let key = b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0";
     let mut other = good.clone();
     let at = good.windows(key.len()).position(|window| window == key).unwrap() + key.len();
-    other[at..at + 5].copy_from_slice(b"qwen2");
-    assert!(complaint(&other).contains("`qwen2`"));
+    other[at..at + 5].copy_from_slice(b"mamba");
+    let said = complaint(&other);
+    assert!(said.contains("`mamba`") && said.contains("llama, mistral3, qwen2"), "{said}");
     let cases: [(&[u8], &[u8], &str); 6] = [
         (b"smollm", b"nosuch", "`nosuch`"),
         (b"blk.1.ffn_up.weight", b"blk.2.ffn_up.weight", "blk.2.ffn_up.weight"),
@@ -202,12 +223,13 @@ fn complaints_name_what_is_wrong() {
         let said = complaint(&patched(&good, from, to));
         assert!(said.contains(message) && said.starts_with("model.gguf: "), "{said}");
     }
-    // An IQ4_XS tensor: name, two dimensions, then the type.
+    // An IQ2_XXS tensor: name, two dimensions, then the type.
     let name = b"blk.0.ffn_up.weight";
     let at = good.windows(name.len()).position(|window| window == name).unwrap() + name.len();
     let mut other = good.clone();
-    other[at + 20] = 23;
-    assert!(complaint(&other).contains("IQ4_XS"));
+    other[at + 20] = 16;
+    let said = complaint(&other);
+    assert!(said.contains("blk.0.ffn_up.weight") && said.contains("IQ2_XXS"), "{said}");
 }
 
 /// Any damage must give a value or an error: no panic, and no unbounded time or memory.

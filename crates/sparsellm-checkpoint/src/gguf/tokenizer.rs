@@ -86,8 +86,10 @@ impl Gguf {
         let add_eos = flag("add_eos_token", false)? && ids.eos.is_some();
         let named = Named { tokens: &tokens, ids, add_bos, add_eos };
         let json = tokenizer_json(&named, &types, vocabulary);
-        let config =
-            named.config(m.text("tokenizer.chat_template")?, m.number("llama.context_length")?);
+        let config = named.config(
+            m.text("tokenizer.chat_template")?,
+            m.keys(self.architecture.name).number("context_length")?,
+        );
         let bytes = |value: &Value| {
             serde_json::to_vec_pretty(value)
                 .map_err(|error| Error::Input(format!("{file}: its tokenizer: {error}")))

@@ -1,0 +1,40 @@
+//! Qwen2 and Qwen2.5: biases on queries, keys and values; rotary positions in halves, as
+//! Hugging Face has them.
+
+use super::{
+    architecture::{
+        Architecture,
+        Size::{Hidden, Intermediate, Keys, Queries},
+        Tensor,
+    },
+    llama,
+};
+use crate::gguf::settings::Settings;
+use serde_json::{Value, json};
+use sparsellm_base::Result;
+
+pub(super) const QWEN2: Architecture = Architecture {
+    name: "qwen2",
+    class: ("Qwen2ForCausalLM", "qwen2"),
+    outer: llama::OUTER,
+    layers: "model.layers.",
+    layer: &[
+        Tensor::new("attn_norm.weight", "input_layernorm.weight", &[Hidden]),
+        Tensor::new("attn_q.weight", "self_attn.q_proj.weight", &[Queries, Hidden]),
+        Tensor::new("attn_q.bias", "self_attn.q_proj.bias", &[Queries]),
+        Tensor::new("attn_k.weight", "self_attn.k_proj.weight", &[Keys, Hidden]),
+        Tensor::new("attn_k.bias", "self_attn.k_proj.bias", &[Keys]),
+        Tensor::new("attn_v.weight", "self_attn.v_proj.weight", &[Keys, Hidden]),
+        Tensor::new("attn_v.bias", "self_attn.v_proj.bias", &[Keys]),
+        Tensor::new("attn_output.weight", "self_attn.o_proj.weight", &[Hidden, Queries]),
+        Tensor::new("ffn_norm.weight", "post_attention_layernorm.weight", &[Hidden]),
+        Tensor::new("ffn_gate.weight", "mlp.gate_proj.weight", &[Intermediate, Hidden]),
+        Tensor::new("ffn_up.weight", "mlp.up_proj.weight", &[Intermediate, Hidden]),
+        Tensor::new("ffn_down.weight", "mlp.down_proj.weight", &[Hidden, Intermediate]),
+    ],
+    config,
+};
+
+fn config(settings: &Settings<'_>) -> Result<Value> {
+    settings.with_rotary_fields(json!({ "hidden_act": "silu", "use_sliding_window": false }))
+}
