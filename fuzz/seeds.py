@@ -54,6 +54,8 @@ def seeds():
     yield "pickle", "tied", pickle({"a": tied, "b": tied.T, "c": torch.nn.Parameter(torch.ones(2))})
     yield "pickle", "kinds", pickle({"i": torch.ones(3, dtype=torch.int64), "h": torch.ones(1, 2).bfloat16()})
     yield "gguf", "pieces", (FIXTURES / "gguf/pieces.gguf").read_bytes()
+    for family in ["gemma2", "gptneox", "qwen3"]:
+        yield "gguf", family, (FIXTURES / f"gguf/families/{family}.gguf").read_bytes()
     for number, family in enumerate(CONFIGS):
         yield "config", family, bytes([number]) + (FAMILIES / family / "config.json").read_bytes()
     words = {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4, "ab": 5, "\u2581": 6, "\u0120": 7}

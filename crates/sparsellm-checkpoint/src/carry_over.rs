@@ -3,7 +3,7 @@
 
 use crate::{
     PYTORCH, SAFETENSORS,
-    run_folder::{RECORD, REPORT, sync_folder},
+    run_folder::{PARTIAL, RECORD, REPORT, sync_folder},
     tensor_source::file_name,
 };
 use sparsellm_base::{Error, Result};
@@ -88,7 +88,8 @@ impl Copier {
             let Some(name) = path.file_name() else { continue };
             let place = inner.join(name);
             let text = name.to_string_lossy();
-            if at_root && self.replaced.contains(&*text) {
+            // The output itself may be written in the model's folder.
+            if at_root && (self.replaced.contains(&*text) || text.starts_with(PARTIAL)) {
                 continue;
             }
             let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());

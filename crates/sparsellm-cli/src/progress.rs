@@ -173,3 +173,23 @@ impl Drop for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::left_out;
+
+    #[test]
+    fn what_is_left_out_is_told_by_reason() {
+        let mut paths = vec![
+            ("adapter_config.json".to_string(), "an adapter"),
+            (".git".to_string(), "hidden"),
+            ("adapter_model.safetensors".to_string(), "an adapter"),
+        ];
+        assert_eq!(
+            left_out(&paths),
+            "left out of the output: adapter_config.json, adapter_model.safetensors (an adapter); .git (hidden)"
+        );
+        paths.extend((0..20).map(|i| (format!("a{i}"), "old")));
+        assert!(left_out(&paths).ends_with("a10, a11 and 8 more (old)"));
+    }
+}

@@ -91,6 +91,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         let level = [&array[..], &1u64.to_le_bytes()].concat();
         gguf(0, 1, &[&string[..], &array, &level.repeat(50_000)].concat())
     };
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n".to_vec();
+    let quantized = |key: &str, of: &str| config(key, serde_json::json!({"quant_method": of}));
     let row = b"{\"text\": \"a story of a story\"}\n";
     vec![
         (SAFETENSORS, Vec::new(), "safetensors"),
@@ -134,6 +136,15 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             config("rope_parameters", serde_json::json!({"rope_theta": {"deep": [1]}})),
             "rope_theta",
         ),
+        ("config.json", quantized("quantization_config", "gptq"), "by gptq"),
+        ("config.json", quantized("compression_config", "compressed-tensors"), "by compressed-"),
+        (SAFETENSORS, pointer.clone(), "git-lfs pointer"),
+        (INDEX, pointer.clone(), "git-lfs pointer"),
+        ("pytorch_model.bin", pointer.clone(), "git-lfs pointer"),
+        ("config.json", pointer.clone(), "git-lfs pointer"),
+        ("ids.npy", pointer.clone(), "git-lfs pointer"),
+        ("rows.jsonl", pointer.clone(), "git-lfs pointer"),
+        ("model.gguf", pointer, "git-lfs pointer"),
         ("tokenizer.json", deep, "not a usable tokenizer"),
         ("tokenizer.json", b"{}".to_vec(), "not a usable tokenizer"),
         ("ids.npy", npy("<i4", "(9223372036854775808,)", &[0; 8]), "shape"),

@@ -134,6 +134,17 @@ fn all_but_weights_is_carried_over_and_nothing_that_misleads() {
     assert_eq!(prune(&plain, &temp.path().join("pruned")), BTreeMap::new());
 }
 
+#[test]
+fn an_output_in_the_models_folder_is_no_part_of_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = model(&temp.path().join("in"), "llama1");
+    assert_eq!(prune(&folder, &folder.join("pruned")), BTreeMap::new());
+    assert_eq!(files(&folder.join("pruned")), with_own(&[]));
+    let told = prune(&folder, &folder.join("again"));
+    assert_eq!(told.into_keys().collect::<Vec<_>>(), ["pruned"]);
+    assert_eq!(files(&folder.join("again")), with_own(&[]));
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_to_files_and_nowhere_else() {

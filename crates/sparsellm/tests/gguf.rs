@@ -68,7 +68,8 @@ fn every_architecture_is_written_as_it_is_read() {
         assert_eq!(pruned.checkpoint.config, model.checkpoint.config);
         for name in pruned.checkpoint.tensors().keys().filter(|name| name.contains("layers.1.")) {
             let of = |model: &Model| model.checkpoint.vector(name).unwrap();
-            let near = of(&pruned).iter().zip(of(&model)).all(|(a, b)| (a - b).abs() < 1e-3);
+            // Within bfloat16's rounding.
+            let near = of(&pruned).iter().zip(of(&model)).all(|(a, b)| (a - b).abs() < 5e-3);
             assert!(near, "{name}");
         }
     }

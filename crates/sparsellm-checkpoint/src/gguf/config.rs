@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::file::Gguf;
 use super::settings::Settings;
+use crate::Dtype;
 use sparsellm_base::Result;
 
 impl Gguf {
@@ -30,7 +31,10 @@ impl Gguf {
             "num_attention_heads": d.heads,
             "num_hidden_layers": d.layers,
             "tie_word_embeddings": !has_head,
-            "torch_dtype": "float16",
+            "torch_dtype": match architecture.dtype {
+                Dtype::Bf16 => "bfloat16",
+                _ => "float16",
+            },
             "use_cache": true,
             "vocab_size": d.vocab,
         });

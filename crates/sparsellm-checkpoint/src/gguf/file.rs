@@ -12,7 +12,6 @@ use super::dimensions::Dimensions;
 use super::metadata::Metadata;
 use super::parts::{self, Part};
 use super::reader::TensorInfo;
-use crate::Dtype;
 use sparsellm_base::{Result, input_error};
 
 /// Reads of fewer elements are not worth spreading over threads.
@@ -90,7 +89,7 @@ impl Gguf {
         }
         let info = |tensor: &Tensor| {
             let (shape, file) = (tensor.shape.clone(), tensor.file);
-            (tensor.name.clone(), crate::TensorInfo { shape, dtype: Dtype::F16, file })
+            (tensor.name.clone(), crate::TensorInfo { shape, dtype: architecture.dtype, file })
         };
         let infos = tensors.iter().map(info).collect();
         Ok(Gguf { metadata, others, architecture, dimensions, tensors, index, infos, rope_factors })

@@ -14,7 +14,7 @@ impl TensorSource for Gguf {
         self.read_f32(name, range, out)
     }
 
-    /// Always `None`: the stored form is quantized, and the output is written as f16.
+    /// Always `None`: the stored form is quantized, and the output is written in 16 bits.
     fn bytes(&self, _: &str) -> Option<Cow<'_, [u8]>> {
         None
     }

@@ -1,4 +1,4 @@
-//! The two kinds of tokenizer in llama GGUF files, in the terms of `tokenizer.json`.
+//! The two kinds of tokenizer in GGUF files, in the terms of `tokenizer.json`.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -47,7 +47,9 @@ pub(super) fn byte_level(m: &Metadata, tokens: &[&str]) -> Result<Vocabulary> {
     };
     let pre = m.text("tokenizer.ggml.pre")?.unwrap_or("default");
     let (normalizer, pre_tokenizer, whole_words) = match pre {
-        "default" | "gpt-2" => (Value::Null, bytes(true), false),
+        "default" | "gpt-2" | "phi-2" => (Value::Null, bytes(true), false),
+        // GPT-NeoX's tokenizer, in the models for which llama.cpp named it.
+        "olmo" | "mpt" => (json!({ "type": "NFC" }), bytes(true), false),
         "smollm" | "starcoder" | "refact" => {
             let digits = json!({ "type": "Digits", "individual_digits": true });
             (Value::Null, cut(digits, true), false)
@@ -58,7 +60,7 @@ pub(super) fn byte_level(m: &Metadata, tokens: &[&str]) -> Result<Vocabulary> {
         other => {
             return input_error!(
                 "{}: the pre-tokenizer `{other}` (tokenizer.ggml.pre) is not known; gpt-2, smollm, \
-                 llama-bpe, tekken and qwen2 are. Use the model's Hugging Face checkpoint.",
+                 llama-bpe, tekken, qwen2, olmo and mpt are. Use the model's Hugging Face checkpoint.",
                 m.file
             );
         }

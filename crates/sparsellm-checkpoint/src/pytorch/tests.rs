@@ -21,6 +21,7 @@ fn message(bytes: &[u8]) -> String {
 
 fn size(dtype: Dtype) -> usize {
     match dtype {
+        Dtype::F64 => 8,
         Dtype::F32 => 4,
         Dtype::F16 | Dtype::Bf16 => 2,
         Dtype::Other(d) => d.bitsize() / 8,
@@ -41,6 +42,7 @@ fn elements(bytes: &[u8], entry: &Entry) -> Vec<u8> {
 
 fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     let of = |b: &[u8]| match dtype {
+        Dtype::F64 => f64::from_le_bytes(b.try_into().unwrap()) as f32,
         Dtype::F32 => f32::from_le_bytes(b.try_into().unwrap()),
         Dtype::F16 => f16::from_le_bytes(b.try_into().unwrap()).to_f32(),
         Dtype::Bf16 => bf16::from_le_bytes(b.try_into().unwrap()).to_f32(),

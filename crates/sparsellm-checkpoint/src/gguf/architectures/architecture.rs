@@ -1,6 +1,7 @@
 //! The description of an architecture: its tensors in llama.cpp's terms and in Hugging
 //! Face's, and its configuration.
 
+use crate::Dtype;
 use serde_json::Value;
 use sparsellm_base::Result;
 
@@ -12,6 +13,9 @@ pub(in crate::gguf) struct Architecture {
     pub name: &'static str,
     /// The model's class in transformers, and its `model_type`.
     pub class: (&'static str, &'static str),
+    /// The type of the checkpoints that the model's makers published, and of the output. What
+    /// was made for bfloat16 may not run in half precision, whose range is narrower.
+    pub dtype: Dtype,
     /// The tensors outside the decoder layers.
     pub outer: &'static [Tensor],
     /// What a decoder layer's tensors begin with, before its number, in Hugging Face's names.

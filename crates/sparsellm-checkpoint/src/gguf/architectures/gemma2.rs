@@ -7,13 +7,14 @@ use super::architecture::{
     Size::{Hidden, Intermediate, Keys, Queries, Vocabulary},
     Tensor,
 };
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::Result;
 
 pub(super) const GEMMA2: Architecture = Architecture {
     name: "gemma2",
     class: ("Gemma2ForCausalLM", "gemma2"),
+    dtype: Dtype::Bf16,
     outer: &[
         Tensor::new("token_embd.weight", "model.embed_tokens.weight", &[Vocabulary, Hidden]),
         Tensor::new("output_norm.weight", "model.norm.weight", &[Hidden]).with(AddOne),

@@ -7,13 +7,14 @@ use super::architecture::{
     Size::{Fused, Hidden, Intermediate, Vocabulary},
     Tensor,
 };
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::{Result, input_error};
 
 pub(super) const GPTNEOX: Architecture = Architecture {
     name: "gptneox",
     class: ("GPTNeoXForCausalLM", "gpt_neox"),
+    dtype: Dtype::F16,
     outer: &[
         Tensor::new("token_embd.weight", "gpt_neox.embed_in.weight", &[Vocabulary, Hidden]),
         Tensor::new("output_norm.weight", "gpt_neox.final_layer_norm.weight", &[Hidden]),

@@ -7,13 +7,14 @@ use super::architecture::{
     Size::{Hidden, Intermediate, Keys, Queries, Vocabulary},
     Tensor,
 };
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::Result;
 
 pub(super) const LLAMA: Architecture = Architecture {
     name: "llama",
     class: ("LlamaForCausalLM", "llama"),
+    dtype: Dtype::F16,
     outer: OUTER,
     layers: "model.layers.",
     layer: LAYER,

@@ -1,13 +1,14 @@
 //! Mistral 3: LLaMA's tensors, with a window.
 
 use super::{architecture::Architecture, llama};
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::{Result, input_error};
 
 pub(super) const MISTRAL3: Architecture = Architecture {
     name: "mistral3",
     class: ("MistralForCausalLM", "mistral"),
+    dtype: Dtype::Bf16,
     outer: llama::OUTER,
     layers: "model.layers.",
     layer: llama::LAYER,

@@ -9,13 +9,14 @@ use super::{
     },
     llama,
 };
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::Result;
 
 pub(super) const QWEN2: Architecture = Architecture {
     name: "qwen2",
     class: ("Qwen2ForCausalLM", "qwen2"),
+    dtype: Dtype::Bf16,
     outer: llama::OUTER,
     layers: "model.layers.",
     layer: &[

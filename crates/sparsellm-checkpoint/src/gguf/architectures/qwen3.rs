@@ -8,13 +8,14 @@ use super::{
     },
     llama,
 };
-use crate::gguf::settings::Settings;
+use crate::{Dtype, gguf::settings::Settings};
 use serde_json::{Value, json};
 use sparsellm_base::Result;
 
 pub(super) const QWEN3: Architecture = Architecture {
     name: "qwen3",
     class: ("Qwen3ForCausalLM", "qwen3"),
+    dtype: Dtype::Bf16,
     outer: llama::OUTER,
     layers: "model.layers.",
     layer: &[
