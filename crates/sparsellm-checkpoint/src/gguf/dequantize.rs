@@ -333,6 +333,6 @@ fn tq1_0(b: &[u8], y: &mut [f32]) {
             _ => (48 + (i - 240) % 4, (i - 240) / 4),
         };
         let shifted = b[byte].wrapping_mul(POWERS[digit]);
-        d * (i32::from(u16::from(shifted) * 3 >> 8) - 1) as f32
+        d * (i32::from((u16::from(shifted) * 3) >> 8) - 1) as f32
     });
 }
