@@ -71,6 +71,8 @@ def seeds():
     yield "tokenizer", "gpt2", b"\2" + json.dumps(words).encode() + b"\0#version: 0.2\na b\n"
     unigram = bpe | {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["ab", -2.0]]}}
     yield "tokenizer", "unigram", b"\0" + json.dumps(unigram).encode()
+    for number, name in enumerate(["unigram", "llama", "squeezed", "bare"]):
+        yield "sentencepiece", name, bytes([number]) + (FIXTURES / f"tokenizers/{name}.model").read_bytes()
     yield "npy", "int32", npy("<i4", "(32,)", struct.pack("<32i", *range(32)))
     yield "npy", "int64", npy("<i8", "(32,)", struct.pack("<32q", *range(32)))
     for path in sorted((FIXTURES / "texts").iterdir()):

@@ -98,9 +98,33 @@ pub fn tokenizer(bytes: &[u8]) {
     let folder = match which % 3 {
         0 => folder(&[("tokenizer.json", rest)]),
         1 => folder(&[("tokenizer.json", first), ("tokenizer_config.json", second)]),
-        _ => folder(&[("vocab.json", first), ("merges.txt", second)]),
+        _ => {
+            let config = br#"{"tokenizer_class": "Qwen2Tokenizer"}"#;
+            folder(&[
+                ("vocab.json", first),
+                ("merges.txt", second),
+                ("tokenizer_config.json", config),
+            ])
+        }
     };
-    if let Ok(tokenizer) = Tokenizer::from_folder(&folder) {
+    encode(&folder);
+}
+
+/// `tokenizer.model`, as the class that the first byte picks reads it.
+pub fn sentencepiece(bytes: &[u8]) {
+    const CONFIGS: [&[u8]; 3] = [
+        b"{}",
+        br#"{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}"#,
+        br#"{"added_tokens_decoder": {"3": {"content": "<s>"}}, "legacy": false}"#,
+    ];
+    let Some((which, model)) = bytes.split_first() else { return };
+    let config = CONFIGS[usize::from(*which) % CONFIGS.len()];
+    encode(&folder(&[("tokenizer.model", model), ("tokenizer_config.json", config)]));
+}
+
+/// Encodes with the tokenizer of a folder, if it has one.
+fn encode(folder: &Path) {
+    if let Ok(tokenizer) = Tokenizer::from_folder(folder) {
         let _ = tokenizer.encode(TEXT);
         let _ = tokenizer.encode_after_start(TEXT);
     }

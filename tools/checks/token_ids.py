@@ -1,11 +1,12 @@
-"""Compare our token ids with transformers' on awkward strings, for OPT, LLaMA-2 and LLaMA-3.
+"""Compare our token ids with transformers' on awkward strings, for OPT's, LLaMA-2's and LLaMA-3's tokenizers.
 
-    cargo build --release -p sparsellm --example tokenize
+    cargo build --release -p sparsellm-text --example tokenize
     python tools/checks/token_ids.py target/release/examples/tokenize TOKENIZERS_DIR
 
-TOKENIZERS_DIR holds `opt/gpt2-vocab.json` and `opt/gpt2-merges.txt`, `llama2/` and `llama3/`. OPT's folder is
-rebuilt as the hub has it: vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, no
-tokenizer.json. Every difference is printed; the exit status is 1 if there is any.
+TOKENIZERS_DIR holds `opt/gpt2-vocab.json` and `opt/gpt2-merges.txt`, `llama2/` (with tokenizer.model) and `llama3/`.
+OPT's folder is rebuilt as the hub has it: vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, no
+tokenizer.json. The same two files are read under other classes, and LLaMA-2's tokenizer.model alone under every class
+that reads one. Every difference is printed; the exit status is 1 if there is any.
 """
 
 import argparse
@@ -36,11 +37,25 @@ def opt_folder(source: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(dict(model_type="opt")))
 
 
+def byte_level_folder(source: Path, folder: Path, name: str) -> None:
+    """OPT's vocabulary under a class that splits text in another way."""
+    shutil.copy(source / "gpt2-vocab.json", folder / "vocab.json")
+    shutil.copy(source / "gpt2-merges.txt", folder / "merges.txt")
+    (folder / "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class=name)))
+
+
 def llama_folder(source: Path, folder: Path) -> None:
     """A LLaMA repository's tokenizer files, with the model type beside them."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, folder)
     (folder / "config.json").write_text(json.dumps(dict(model_type="llama")))
+
+
+def model_folder(source: Path, folder: Path, name: str) -> None:
+    """LLaMA-2's tokenizer.model alone, under a class."""
+    shutil.copy(source / "tokenizer.model", folder)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | dict(tokenizer_class=name)))
 
 
 def compare(binary: Path, name: str, folder: Path, strings: list) -> int:
@@ -69,11 +84,18 @@ def main() -> int:
     args = parser.parse_args()
     strings = json.loads(STRINGS.read_text())
     differences = 0
-    for name in ("opt", "llama2", "llama3"):
+    source = args.tokenizers
+    makers = {"opt": lambda folder: opt_folder(source / "opt", folder)}
+    for name in ("Qwen2Tokenizer", "GPTNeoXTokenizer"):
+        makers[f"opt as {name}"] = lambda folder, name=name: byte_level_folder(source / "opt", folder, name)
+    for name in ("llama2", "llama3"):
+        makers[name] = lambda folder, name=name: llama_folder(source / name, folder)
+    for name in ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "PreTrainedTokenizerFast"):
+        makers[f"llama2's model as {name}"] = lambda folder, name=name: model_folder(source / "llama2", folder, name)
+    for name, make in makers.items():
         with tempfile.TemporaryDirectory() as temp:
-            folder = Path(temp)
-            (opt_folder if name == "opt" else llama_folder)(args.tokenizers / name, folder)
-            differences += compare(args.binary.resolve(), name, folder, strings)
+            make(Path(temp))
+            differences += compare(args.binary.resolve(), name, Path(temp), strings)
     return int(differences > 0)
 
 

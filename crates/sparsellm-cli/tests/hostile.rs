@@ -147,6 +147,10 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("model.gguf", pointer, "git-lfs pointer"),
         ("tokenizer.json", deep, "not a usable tokenizer"),
         ("tokenizer.json", b"{}".to_vec(), "not a usable tokenizer"),
+        ("tokenizer.model", Vec::new(), "no pieces"),
+        ("tokenizer.model", b"\x0a\xff\xff\xff\xff\x07<s>".to_vec(), "not a usable tokenizer"),
+        ("tokenizer.model", b"IQ== 0\nIg== 1\n".to_vec(), "tiktoken"),
+        ("tokenizer.model", bomb_of_merges(), "too many ways"),
         ("ids.npy", npy("<i4", "(9223372036854775808,)", &[0; 8]), "shape"),
         ("ids.npy", npy("<i8", "(4611686018427387904,)", &[]), "shape"),
         ("ids.npy", npy("<i4", "(-1,)", &[0; 8]), "one dimension"),
@@ -179,6 +183,17 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         ("recipe.toml", bomb_of_runs(), "more than 4096 runs"),
     ]
+}
+
+/// A SentencePiece BPE model of 4 MB, with gigabytes of merges: `a`, `aa`, `aaa` and so on.
+fn bomb_of_merges() -> Vec<u8> {
+    // Lengths take two bytes each, seven bits at a time.
+    let field = |tag: u8, bytes: &[u8]| {
+        let length = [(bytes.len() & 127) as u8 | 128, (bytes.len() >> 7) as u8];
+        [&[tag], &length[..], bytes].concat()
+    };
+    let pieces = (1..3000).flat_map(|length| field(10, &field(10, &vec![b'a'; length])));
+    pieces.chain(field(18, &[24, 2])).collect()
 }
 
 /// A recipe that asks for 10^12 runs.
@@ -270,13 +285,14 @@ fn files_of(kind: &str, reader: &str) -> Vec<Vec<u8>> {
 #[test]
 fn damaged_copies_never_break_a_reader() {
     type Reader = (&'static str, fn(&[u8]));
-    const READERS: [Reader; 11] = [
+    const READERS: [Reader; 12] = [
         ("safetensors", readers::safetensors),
         ("index", readers::index),
         ("pickle", readers::pickle),
         ("gguf", readers::gguf),
         ("config", readers::config),
         ("tokenizer", readers::tokenizer),
+        ("sentencepiece", readers::sentencepiece),
         ("npy", readers::npy),
         ("parquet", readers::parquet),
         ("gzip", readers::gzip),

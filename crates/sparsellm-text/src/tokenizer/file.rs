@@ -1,7 +1,7 @@
 //! What a class takes of `tokenizer.json`: its vocabulary and what comes after, not the way it
 //! splits text.
 
-use super::{tokens::Written, vocabulary::Vocabulary};
+use super::{vocabulary::Vocabulary, written::Written};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::PostProcessorWrapper;

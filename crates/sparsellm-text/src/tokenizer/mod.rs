@@ -23,5 +23,6 @@ mod sentencepiece;
 mod settings;
 mod tokens;
 mod vocabulary;
+mod written;
 
 pub use read::Tokenizer;

@@ -5,14 +5,14 @@
 //! go by their scores.
 
 use super::{
-    pipeline::part,
-    settings::Settings,
-    tokens::{Defaults, Written},
-    vocabulary::Vocabulary,
+    pipeline::part, settings::Settings, tokens::Defaults, vocabulary::Vocabulary, written::Written,
 };
 use prost::Message;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+};
 use tokenizers::{
     NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner,
     models::{bpe::BpeBuilder, bpe::Merges, bpe::Vocab, unigram::Unigram},
@@ -88,11 +88,14 @@ impl SentencePiece {
     /// # Errors
     /// Returns an error if the bytes are not a SentencePiece model, or one without pieces.
     pub fn parse(bytes: &[u8]) -> Result<SentencePiece, String> {
-        let model = SentencePiece::decode(bytes).map_err(|e| {
-            format!("{e}; if it is a tiktoken file, save it with transformers as tokenizer.json")
-        })?;
+        let refused = |why: &str| {
+            format!(
+                "{why}; if it is tiktoken's, save the tokenizer with transformers as tokenizer.json"
+            )
+        };
+        let model = SentencePiece::decode(bytes).map_err(|e| refused(&e.to_string()))?;
         if model.pieces.is_empty() {
-            return Err("it holds no pieces".into());
+            return Err(refused("it holds no pieces"));
         }
         match model.pieces.iter().position(|piece| !piece.score().is_finite()) {
             Some(at) => Err(format!("the score of piece {at} is not finite")),
@@ -106,7 +109,7 @@ impl SentencePiece {
     /// # Errors
     /// Returns an error if the merges would take too much memory.
     pub fn vocabulary(&self) -> Result<Vocabulary, String> {
-        let ids = self.ids();
+        let ids = ids(self.names());
         let mut pieces: Vec<(u32, &str)> = ids.iter().map(|(p, id)| (*id, p.as_str())).collect();
         pieces.sort_unstable();
         let mut merges = Merges::new();
@@ -158,49 +161,54 @@ impl SentencePiece {
     /// Returns an error if the model's parts contradict each other.
     pub fn tokenizer(&self, settings: &Settings) -> Result<Inner, String> {
         let trainer = self.trainer.clone().unwrap_or_default();
-        let mut user_defined: Vec<String> = self.of_kind(USER_DEFINED);
-        let mut inner = if trainer.model_type() == UNIGRAM {
+        let names = self.renamed(settings);
+        let mut inner = if self.is_unigram() {
             let pieces = self.pieces.iter().map(|p| (p.piece().to_string(), p.score().into()));
             let unk = usize::try_from(trainer.unk_id()).map_err(|_| "it has no unknown piece")?;
             let unigram = Unigram::from(pieces.collect(), Some(unk), trainer.byte_fallback());
             Inner::new(unigram.map_err(|e| e.to_string())?)
         } else {
-            let names = self.renamed(settings);
-            user_defined = self.positions(USER_DEFINED).map(|at| names[at].clone()).collect();
+            let user_defined = self.positions(USER_DEFINED).next().is_some();
             let bpe = BpeBuilder::new()
-                .vocab_and_merges(ids(&names), self.merges_by_score(&names)?)
+                .vocab_and_merges(
+                    ids(names.iter().map(String::as_str)),
+                    self.merges_by_score(&names)?,
+                )
                 .unk_token(trainer.unk_piece().to_string())
                 .fuse_unk(true)
                 .byte_fallback(trainer.byte_fallback())
-                .ignore_merges(!user_defined.is_empty());
+                .ignore_merges(user_defined);
             Inner::new(bpe.build().map_err(|e| e.to_string())?)
         };
         // Whether every text between two added tokens is given a space at its beginning.
         let legacy = settings.entry("legacy").is_none_or(|legacy| legacy == &Value::Bool(true));
         let normalizer = self.normalizer(legacy)?;
         inner.with_normalizer(Some(normalizer)).map_err(|e| e.to_string())?;
-        let pre_tokenizer = self.pre_tokenizer(legacy, user_defined);
+        let pre_tokenizer = self.pre_tokenizer(legacy, &names);
         inner.with_pre_tokenizer(part::<PreTokenizerWrapper>(pre_tokenizer)?);
         Ok(inner)
     }
 
-    fn ids(&self) -> Vocab {
-        self.pieces.iter().map(|piece| piece.piece().to_string()).zip(0..).collect()
+    fn is_unigram(&self) -> bool {
+        self.trainer.as_ref().is_none_or(|trainer| trainer.model_type() == UNIGRAM)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.pieces.iter().map(Piece::piece)
     }
 
     fn positions(&self, kind: i32) -> impl Iterator<Item = usize> {
         (0..self.pieces.len()).filter(move |at| self.pieces[*at].kind() == kind)
     }
 
-    fn of_kind(&self, kind: i32) -> Vec<String> {
-        self.positions(kind).map(|at| self.pieces[at].piece().to_string()).collect()
-    }
-
-    /// The pieces by id. A listed added token renames the piece with its id, unless another
-    /// piece keeps that name.
+    /// The pieces by id. In BPE, a listed added token renames the piece with its id, unless
+    /// another piece keeps that name.
     fn renamed(&self, settings: &Settings) -> Vec<String> {
+        if self.is_unigram() {
+            return self.names().map(str::to_string).collect();
+        }
         let listed = |at: usize| Some(&settings.added.get(&i64::try_from(at).ok()?)?.content);
-        let pieces = self.pieces.iter().map(Piece::piece).enumerate();
+        let pieces = self.names().enumerate();
         let kept: HashSet<&str> =
             pieces.clone().filter(|(at, _)| listed(*at).is_none()).map(|(_, p)| p).collect();
         let name = |(at, piece): (usize, &str)| match listed(at) {
@@ -249,14 +257,16 @@ impl SentencePiece {
         Ok(Sequence::new(steps).into())
     }
 
-    fn pre_tokenizer(&self, legacy: bool, mut user_defined: Vec<String>) -> Value {
+    fn pre_tokenizer(&self, legacy: bool, names: &[String]) -> Value {
         let mut steps = Vec::new();
         if self.adds_dummy_prefix() {
             steps.push(json!({"type": "Metaspace", "replacement": "▁", "split": false,
                               "prepend_scheme": if legacy { "always" } else { "first" }}));
         }
+        let mut user_defined: Vec<&String> =
+            self.positions(USER_DEFINED).map(|at| &names[at]).collect();
         if !user_defined.is_empty() {
-            user_defined.sort_by_key(|piece| std::cmp::Reverse(piece.chars().count()));
+            user_defined.sort_by_key(|piece| Reverse(piece.chars().count()));
             let pattern: Vec<String> = user_defined.iter().map(|piece| escape(piece)).collect();
             steps.push(json!({"type": "Split", "pattern": {"Regex": pattern.join("|")},
                               "behavior": "Isolated", "invert": false}));
@@ -268,8 +278,8 @@ impl SentencePiece {
     }
 }
 
-fn ids(names: &[String]) -> Vocab {
-    names.iter().cloned().zip(0..).collect()
+fn ids<'a>(names: impl Iterator<Item = &'a str>) -> Vocab {
+    names.map(str::to_string).zip(0..).collect()
 }
 
 /// A regular expression that matches exactly `text`.
@@ -282,8 +292,8 @@ fn escape(text: &str) -> String {
 /// The ways to split a piece in two others.
 struct Splits<'a> {
     pieces: HashSet<&'a str>,
-    /// How many pieces there are of each length, so that none but likely ones are looked up.
-    lengths: HashMap<usize, usize>,
+    /// The lengths that pieces have, so that only likely ones are looked up.
+    lengths: HashSet<usize>,
     /// The bytes that all pairs so far take.
     bytes: usize,
 }
@@ -291,10 +301,7 @@ struct Splits<'a> {
 impl<'a> Splits<'a> {
     fn of(pieces: impl Iterator<Item = &'a str>) -> Splits<'a> {
         let pieces: HashSet<&str> = pieces.collect();
-        let mut lengths = HashMap::new();
-        for piece in &pieces {
-            *lengths.entry(piece.len()).or_default() += 1;
-        }
+        let lengths = pieces.iter().map(|piece| piece.len()).collect();
         Splits { pieces, lengths, bytes: 0 }
     }
 
@@ -303,7 +310,7 @@ impl<'a> Splits<'a> {
         let mut pairs = Vec::new();
         for (at, _) in piece.char_indices().skip(1) {
             let (left, right) = piece.split_at(at);
-            let likely = [left, right].iter().all(|half| self.lengths.contains_key(&half.len()));
+            let likely = [left, right].iter().all(|half| self.lengths.contains(&half.len()));
             if likely && self.pieces.contains(left) && self.pieces.contains(right) {
                 self.bytes += piece.len() + 2 * size_of::<String>();
                 if self.bytes > MOST_BYTES_OF_MERGES {

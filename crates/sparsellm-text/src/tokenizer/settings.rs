@@ -1,6 +1,6 @@
 //! What the files beside the vocabulary say of a tokenizer, put together as transformers does.
 
-use super::tokens::Written;
+use super::written::Written;
 use serde_json::{Map, Value};
 use sparsellm_base::{Result, input_error};
 use sparsellm_checkpoint::read_json;

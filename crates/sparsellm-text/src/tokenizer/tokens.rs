@@ -1,48 +1,13 @@
 //! Special and added tokens: which there are, in which order they are added, and the template
 //! that inserts those at the ends of a text.
 
-use super::settings::{ROLES, Settings};
-use serde::Deserialize;
+use super::{
+    settings::{ROLES, Settings},
+    written::Written,
+};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Inner};
-
-/// A token as the files write it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(super) struct Written {
-    pub content: String,
-    pub single_word: bool,
-    pub lstrip: bool,
-    pub rstrip: bool,
-    /// Whether it is found in normalized text. Where this is not said, a token that is not
-    /// special is.
-    pub normalized: Option<bool>,
-    pub special: bool,
-}
-
-impl Written {
-    /// A token that is given as a string, or as an object with its content.
-    pub fn of(token: &Value) -> Option<Written> {
-        match token {
-            Value::String(content) => {
-                Some(Written { content: content.clone(), special: true, ..Written::default() })
-            }
-            Value::Object(object) if object.contains_key("content") => {
-                serde_json::from_value(token.clone()).ok()
-            }
-            _ => None,
-        }
-    }
-
-    fn token(&self) -> AddedToken {
-        AddedToken::from(self.content.clone(), self.special)
-            .single_word(self.single_word)
-            .lstrip(self.lstrip)
-            .rstrip(self.rstrip)
-            .normalized(self.normalized.unwrap_or(!self.special))
-    }
-}
 
 /// What a vocabulary or a class says of its special tokens where the settings do not.
 #[derive(Default)]
