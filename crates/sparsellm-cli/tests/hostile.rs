@@ -144,6 +144,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("config.json", pointer.clone(), "git-lfs pointer"),
         ("ids.npy", pointer.clone(), "git-lfs pointer"),
         ("rows.jsonl", pointer.clone(), "git-lfs pointer"),
+        ("tokenizer.json", pointer.clone(), "git-lfs pointer"),
+        ("tokenizer.model", pointer.clone(), "git-lfs pointer"),
         ("model.gguf", pointer, "git-lfs pointer"),
         ("tokenizer.json", deep, "not a usable tokenizer"),
         ("tokenizer.json", b"{}".to_vec(), "not a usable tokenizer"),

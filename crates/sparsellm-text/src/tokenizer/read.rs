@@ -9,7 +9,7 @@ use super::{
     vocabulary::Vocabulary,
 };
 use serde_json::{Map, Value};
-use sparsellm_base::{Error, Result, input_error, panics::catch};
+use sparsellm_base::{Error, Result, input_error, panics::catch, refuse_lfs_pointer};
 use sparsellm_checkpoint::Checkpoint;
 use std::path::Path;
 use tokenizers::Tokenizer as Inner;
@@ -58,6 +58,7 @@ impl Tokenizer {
     pub fn from_folder(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join("tokenizer.json");
         let file = if path.is_file() {
+            refuse_lfs_pointer(&path)?;
             Some(std::fs::read(&path).map_err(|e| Error::io(&path, e))?)
         } else {
             None
@@ -72,6 +73,7 @@ impl Tokenizer {
         let model = folder.join("tokenizer.model");
         if model.is_file() {
             class.must_be_known(folder)?;
+            refuse_lfs_pointer(&model)?;
             let bytes = std::fs::read(&model).map_err(|e| Error::io(&model, e))?;
             return guarded(&model, || Self::from_sentencepiece(&bytes, &class, settings));
         }

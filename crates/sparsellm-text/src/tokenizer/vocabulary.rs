@@ -1,7 +1,7 @@
 //! A vocabulary and its merges, and the two files that GPT-2 keeps them in.
 
 use serde_json::Value;
-use sparsellm_base::{Error, Result, input_error};
+use sparsellm_base::{Error, Result, input_error, refuse_lfs_pointer};
 use sparsellm_checkpoint::read_json;
 use std::path::Path;
 use tokenizers::models::bpe::{Merges, Vocab};
@@ -29,6 +29,7 @@ impl Vocabulary {
             };
             ids.insert(token, id);
         }
+        refuse_lfs_pointer(merges)?;
         let text = std::fs::read_to_string(merges).map_err(|e| Error::io(merges, e))?;
         let mut pairs = Merges::new();
         let lines = text.lines().enumerate();
