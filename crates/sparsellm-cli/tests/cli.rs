@@ -293,10 +293,10 @@ fn bad_settings_are_refused() {
         (&["--allocation", "0.6"], "--allocation must be"),
         (&["--target", "near"], "layer, dense or a number"),
         (&["--target", "1.5"], "--target must be"),
-        (&["--target", "dense"], "for the global methods"),
-        (&["--sequential-refit"], "for the global methods"),
+        (&["--target", "dense"], "belong to SparseLLM"),
+        (&["--sequential-refit"], "belong to SparseLLM"),
         (&["--neuron-weights", "nan"], "--neuron-weights must be"),
-        (&["--neuron-weights", "0.5"], "for the global methods"),
+        (&["--neuron-weights", "0.5"], "belong to SparseLLM"),
     ];
     for (extra, what) in cases {
         let temp = TempDir::new().unwrap();

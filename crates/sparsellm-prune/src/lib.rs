@@ -1,8 +1,8 @@
 //! Pruning: Hessians, methods, SparseLLM, and the pipeline that takes them through a
 //! model's decoder layers.
 //!
-//! The `sparsellm` crate is the front door to all of it. This one is for programs
-//! that bring their own matrices:
+//! Most programs want the crate `sparsellm`, which puts all of this behind one interface. This
+//! crate serves programs that have matrices of their own to prune:
 //!
 //! ```
 //! use sparsellm_prune::{Gram, Pattern, Settings, prune_matrix};

@@ -1,4 +1,4 @@
-//! Which weights may go: a fraction of them, or N of every M.
+//! Sparsity patterns: a fraction of the weights, or N of every M.
 
 use sparsellm_base::{Result, usage_error};
 use sparsellm_tensor::Matrix;
@@ -20,10 +20,10 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// A fraction of the weights.
+    /// The pattern that removes a fraction ρ = `sparsity` of the weights.
     ///
     /// # Errors
-    /// Where ρ is not in [0, 1).
+    /// If ρ is not in [0, 1).
     pub fn unstructured(sparsity: f64) -> Result<Pattern> {
         if !(0.0..1.0).contains(&sparsity) {
             return usage_error!(
@@ -33,7 +33,7 @@ impl Pattern {
         Ok(Pattern::Unstructured(sparsity))
     }
 
-    /// The fraction of zeros it asks for.
+    /// The fraction of weights that the pattern removes.
     pub fn sparsity(self) -> f64 {
         match self {
             Pattern::Unstructured(rho) => rho,
@@ -41,7 +41,10 @@ impl Pattern {
         }
     }
 
-    /// Fails unless a linear with `d_in` inputs can have this pattern.
+    /// Checks that a linear called `name` with `d_in` inputs can have this pattern.
+    ///
+    /// # Errors
+    /// If `d_in` is not a multiple of an N:M pattern's M.
     pub fn check_width(self, d_in: usize, name: &str) -> Result<()> {
         match self {
             Pattern::NofM { zeros, of } if !d_in.is_multiple_of(of) => usage_error!(
@@ -53,7 +56,7 @@ impl Pattern {
 }
 
 impl Default for Pattern {
-    /// 70 % of the weights go.
+    /// The pattern that removes 70 % of the weights.
     fn default() -> Self {
         Pattern::Unstructured(0.7)
     }
@@ -87,16 +90,16 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// ⌊ρ·n⌋, safe from `0.7 * 10 = 6.999…`.
+/// ⌊ρ·n⌋, computed so that rounding such as `0.7 * 10 = 6.999…` does not lose one.
 pub fn count(rho: f64, n: usize) -> usize {
     ((rho * n as f64 + 1e-6).floor() as usize).min(n)
 }
 
-/// Among which weights a mask is chosen.
+/// The set of weights among which scores are ranked to choose a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// The columns of one block of the sweep (the authors').
+    /// All rows of one block of the OBS sweep's columns, as SparseGPT's authors have it.
     Block,
     /// Each output row.
     Row,
@@ -117,14 +120,13 @@ impl FromStr for Scope {
     }
 }
 
-/// The fraction of entries that are zero.
+/// The fraction of `values` that are zero.
 pub fn measured_sparsity(values: &[f32]) -> f64 {
     let zeros = values.iter().filter(|v| **v == 0.0).count();
     zeros as f64 / values.len().max(1) as f64
 }
 
-/// Whether every `of` consecutive weights of each row hold `zeros` zeros or
-/// more.
+/// Whether every group of `of` consecutive weights of each row has at least `zeros` zeros.
 pub fn holds(w: &Matrix, zeros: usize, of: usize) -> bool {
     w.cols.is_multiple_of(of)
         && w.data.chunks_exact(of).all(|g| g.iter().filter(|v| **v == 0.0).count() >= zeros)

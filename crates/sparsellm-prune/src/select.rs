@@ -1,15 +1,16 @@
-//! The lowest scores of many, found without sorting them.
+//! Finds the lowest of many scores without sorting them.
 
 use crate::count;
 use rayon::prelude::*;
 use sparsellm_ranks::Communicator;
 
-/// Fewer scores than this are not worth spreading over threads.
+/// With fewer scores than this, spreading the work over threads does not pay.
 const FEW: usize = 1 << 15;
-/// Scores that one task looks at.
+/// The number of scores that one task looks at.
 const PIECE: usize = 1 << 16;
 
-/// The indices of the `k` smallest scores, ties and NaN resolved by index.
+/// The indices of the `k` smallest scores. Of equal scores (and of equal NaN), those with the
+/// lower index come first.
 pub fn smallest(scores: &[f32], k: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
     if k == 0 {
@@ -24,8 +25,8 @@ pub fn smallest(scores: &[f32], k: usize) -> Vec<u32> {
     order
 }
 
-/// Calls `found` with the indices of the `k` smallest of a group's few scores, as
-/// [`smallest`] has them: those that fewer than k others come before.
+/// Calls `found` with the indices of the `k` smallest of a group's few scores, the same that
+/// [`smallest`] returns: those that fewer than `k` others precede.
 #[inline(always)]
 pub fn each_smallest(scores: &[f32], k: usize, mut found: impl FnMut(usize)) {
     if scores.len() > 64 {
@@ -42,16 +43,16 @@ pub fn each_smallest(scores: &[f32], k: usize, mut found: impl FnMut(usize)) {
     }
 }
 
-/// Sets `marks` at the lowest scores, ⌊ρ·n⌋ of the n that the ranks have one after
-/// another, and nowhere else: as [`smallest`] has them, but by counting, on all
-/// threads.
+/// Sets `marks` at the lowest ⌊ρ·n⌋ of the n scores that all ranks hold together, and clears it
+/// elsewhere. The result is that of [`smallest`] on the ranks' scores one after another, but it
+/// is found by counting, on all threads.
 pub fn mark_smallest(scores: &[f32], rho: f64, marks: &mut [bool], ranks: &dyn Communicator) {
     if ranks.size() == 1 && scores.len() < FEW {
         marks.fill(false);
         let lowest = smallest(scores, count(rho, scores.len()));
         return lowest.into_iter().for_each(|i| marks[i as usize] = true);
     }
-    // The key of the k-th smallest, some of its bits at a time.
+    // Finds the key of the k-th smallest score, some of its bits at a time.
     let (mut threshold, mut left, mut low) = (0u32, None, 32);
     for bits in [11, 11, 10] {
         let above = low;
@@ -69,7 +70,7 @@ pub fn mark_smallest(scores: &[f32], rho: f64, marks: &mut [bool], ranks: &dyn C
         let (bucket, rest) = bucket(&counts, k);
         (threshold, left) = (threshold | bucket << low, Some(rest));
     }
-    // How many of those equal to it come before each piece; the others' first.
+    // Counts the equal keys that precede each piece, those of the ranks before this one first.
     let ties = left.unwrap_or(0);
     let equal = |piece: &[f32]| piece.iter().filter(|s| key(**s) == threshold).count();
     let mut before: Vec<usize> = scores.par_chunks(PIECE).map(equal).collect();
@@ -86,13 +87,13 @@ pub fn mark_smallest(scores: &[f32], rho: f64, marks: &mut [bool], ranks: &dyn C
     });
 }
 
-/// Keys in the order of [`f32::total_cmp`].
+/// An integer key that sorts scores in the order of [`f32::total_cmp`].
 fn key(score: f32) -> u32 {
     let bits = score.to_bits();
     bits ^ if bits >> 31 == 0 { 1 << 31 } else { u32::MAX }
 }
 
-/// How many scores fall into each of 2ᵇⁱᵗˢ buckets.
+/// Counts the scores that fall into each of 2ᵇⁱᵗˢ buckets.
 fn histogram(scores: &[f32], bits: u32, bucket: impl Fn(u32) -> Option<usize> + Sync) -> Vec<f64> {
     let empty = || vec![0usize; 1 << bits];
     let count = |mut counts: Vec<usize>, piece: &[f32]| {
@@ -109,7 +110,8 @@ fn histogram(scores: &[f32], bits: u32, bucket: impl Fn(u32) -> Option<usize> + 
     counts.into_iter().map(|n| n as f64).collect()
 }
 
-/// The bucket that holds the k-th score (from 1), and which of its own that is.
+/// The bucket that holds the k-th score (counted from 1), and that score's place within the
+/// bucket (also from 1).
 fn bucket(counts: &[f64], k: usize) -> (u32, usize) {
     let mut left = k;
     for (bucket, &count) in (0..).zip(counts) {

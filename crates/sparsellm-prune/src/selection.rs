@@ -1,4 +1,4 @@
-//! How a mask is chosen from scores.
+//! Chooses a mask from the scores of weights.
 
 use crate::{
     Pattern, Scope, count,
@@ -13,25 +13,28 @@ use sparsellm_tensor::Matrix;
 pub struct Selection<'a> {
     /// The sparsity pattern: how many weights are removed.
     pub pattern: Pattern,
-    /// Among which weights.
+    /// The set of weights among which scores are ranked; N:M patterns ignore it.
     pub scope: Scope,
-    /// What an output row's error is worth, relative to the others': its scores
-    /// are multiplied by it. `None`: all the same.
+    /// The importance of each output row's error relative to the other rows'. The row's scores
+    /// are multiplied by it; `None` treats all rows alike.
     pub row_weights: Option<&'a [f32]>,
     /// The ranks that hold the other rows.
     pub ranks: &'a dyn Communicator,
 }
 
 impl Selection<'_> {
-    /// Zeroes the weights whose scores are among the lowest.
+    /// Zeroes the weights `w` with the lowest `scores`, as many as the pattern removes.
     pub fn prune(&self, w: &mut Matrix, scores: Vec<f32>) {
         let gone = self.mask(scores, w.cols, 1.0);
         w.data.par_iter_mut().zip(gone).filter(|(_, gone)| *gone).for_each(|(w, _)| *w = 0.0);
     }
 
-    /// Marks the lowest `scores` (rows of `cols`): as many as the pattern
-    /// wants, or a `share` of them, for a mask that grows. An N:M mask at a
-    /// part of its size takes the lowest of those that will go.
+    /// Marks the weights with the lowest `scores` (in rows of `cols`).
+    ///
+    /// `share`, in [0, 1], is the fraction of the pattern's weights to mark: 1 marks all of
+    /// them, and a solver whose mask grows step by step passes less at first. A share of an N:M
+    /// pattern marks the lowest scores of the whole matrix among the weights that the full
+    /// pattern would mark.
     pub fn mask(&self, mut scores: Vec<f32>, cols: usize, share: f64) -> Vec<bool> {
         if let Some(weights) = self.row_weights {
             scores.par_chunks_mut(cols.max(1)).zip(weights).for_each(|(scores, weight)| {
@@ -51,7 +54,7 @@ impl Selection<'_> {
                 mark_smallest(&scores, rho * share, &mut gone, self.ranks);
             }
             (Pattern::NofM { zeros, of }, _) => {
-                // Whole groups, many at a time.
+                // A task takes many whole groups at a time.
                 let piece = (1 << 16) / of.max(1) * of.max(1) + of;
                 gone.par_chunks_mut(piece).zip(scores.par_chunks(piece)).for_each(
                     |(gone, scores)| {

@@ -1,5 +1,4 @@
-//! The settings of a run: every option of pruning, its default, and its words in the
-//! record.
+//! The settings of a run: every option of pruning, its default value, and its form in JSON.
 
 use crate::{Pattern, Scope, Selection, Solver, StateType};
 use serde::{Deserialize, Serialize};
@@ -9,15 +8,15 @@ use sparsellm_model::Ffn;
 use sparsellm_ranks::Communicator;
 use std::ops::Range;
 
-/// The allocation OWL's authors use.
+/// The value of [`Settings::allocation`] that OWL's authors use.
 pub const OWL: f32 = 0.08;
 
 /// The settings of a run.
 ///
-/// A method's own are [`Method::defaults`](crate::Method::defaults); what a user asks
-/// for is laid over them once, by [`overlay`](Self::overlay). As JSON they are, with
-/// the digests of what the run reads, its identity: a run is resumed, and a sweep's
-/// cell is done, where these are the same.
+/// Every method has its own [defaults](crate::Method::defaults), and
+/// [`overlay`](Self::overlay) replaces those that a user asks for. Written as JSON, the
+/// settings and the digests of the files that a run reads are the run's identity: only a run
+/// with the same identity can be resumed, or counts as a finished cell of a sweep.
 ///
 /// ```
 /// use sparsellm_prune::{Settings, find_method};
@@ -34,57 +33,60 @@ pub const OWL: f32 = 0.08;
 pub struct Settings {
     /// The name of the method that prunes.
     pub method: String,
-    /// Which weights go.
+    /// How many weights are removed, and from which groups.
     #[serde(skip)]
     pub pattern: Pattern,
-    /// Decoder layers to prune; all where `None`.
+    /// The decoder layers to prune; `None` means all of them.
     #[serde(with = "layer_range")]
     pub layers: Option<Range<usize>>,
-    /// SparseLLM's α; where `None`, the authors' for the kind of network (0.1 for
-    /// plain ones, 5 for gated ones).
+    /// SparseLLM's α, the penalty of the linear constraints. `None` means the authors' value
+    /// for the kind of network: 0.1 for plain networks, 5 for gated ones.
     #[serde(with = "optional_decimal")]
     pub alpha: Option<f32>,
-    /// SparseLLM's β, likewise.
+    /// SparseLLM's β, the penalty of the activation constraint. `None` has the same meaning
+    /// as for α.
     #[serde(with = "optional_decimal")]
     pub beta: Option<f32>,
-    /// SparseLLM's epochs.
+    /// The number of SparseLLM's epochs per decoder layer.
     pub epochs: usize,
-    /// Damping of the Hessians, relative to their mean diagonal.
+    /// The damping of each Hessian, relative to the mean of its diagonal.
     #[serde(with = "decimal")]
     pub damping: f32,
-    /// Columns per block of the OBS sweep.
+    /// The number of columns per block of the OBS sweep.
     pub block_size: usize,
-    /// Round kept weights to this many bits (second-order methods).
+    /// Rounds the kept weights to this many bits within the OBS sweep; `None` does not round
+    /// them.
     pub bits: Option<u32>,
-    /// Capture a group's inputs after the groups before it were pruned.
+    /// Whether the inputs of each group of linears are captured after the groups before it
+    /// have been pruned, rather than from the dense layer.
     pub true_sequential: bool,
-    /// Which solver finds each linear's mask and weights.
+    /// The solver that finds each linear's mask and weights.
     pub solver: Solver,
-    /// Among which weights the solver chooses its mask.
+    /// The set of weights among which the solver ranks scores to choose its mask.
     pub mask_scope: Scope,
-    /// Conjugate-gradient steps of masked refit after each prune; 0 for none.
+    /// The number of conjugate-gradient steps that refit the kept weights after each prune.
     pub refit: usize,
-    /// How far the layers' sparsities spread by their outliers: OWL's λ; 0 for
-    /// uniform sparsity.
+    /// OWL's λ: how far a layer's sparsity may differ from the average because of its share of
+    /// outliers. 0 gives every layer the same sparsity.
     #[serde(with = "decimal")]
     pub allocation: f32,
-    /// Global methods: solve the last linear again on the activations that the
-    /// pruned first linears really give.
+    /// SparseLLM: whether the last linear is fitted to the activations that the pruned first
+    /// linears actually produce, rather than to the auxiliary a.
     pub sequential_refit: bool,
-    /// Global methods: how far the target moves from the layer's own dense output (0)
-    /// to what leads to the dense model's hidden states (1).
+    /// SparseLLM: the target that a feed-forward network is fitted to, from the network's own
+    /// dense output (0) to the output that would restore the dense model's hidden states (1).
     #[serde(with = "decimal")]
     pub target: f32,
-    /// Global methods: how much what a neuron is worth to the network's output weighs
-    /// in the first linears' masks, from 0 (not at all) to 1.
+    /// SparseLLM: how strongly the masks of the first linears favour neurons that matter to the
+    /// network's output, from 0 (not at all) to 1.
     #[serde(with = "decimal")]
     pub neuron_weights: f32,
-    /// Global methods: the number type that z and s are kept in.
+    /// SparseLLM: the number type in which z and s are kept between epochs.
     pub state: StateType,
 }
 
 impl Settings {
-    /// The settings that the published methods share, at 70 %.
+    /// The settings that the published methods share, at a sparsity of 70 %.
     pub fn published(method: &str) -> Self {
         Settings {
             method: method.into(),
@@ -108,12 +110,12 @@ impl Settings {
         }
     }
 
-    /// These settings with what was `asked` for in their place, by the fields' names.
-    /// How much goes is `sparsity` or `pattern`. A solver brings the mask scope it is
-    /// published with.
+    /// Returns these settings with the values that were `asked` for. Keys are names of fields;
+    /// the pattern is given as `sparsity` (a number) or `pattern` (text such as `2:4`). Asking
+    /// for a solver without a mask scope selects the scope that the solver was published with.
     ///
     /// # Errors
-    /// Where a name is no setting's, or a value is not of its kind.
+    /// If a key is not a setting, or a value has the wrong type.
     pub fn overlay(&self, asked: &Map<String, Value>) -> Result<Settings> {
         let bad = |e: serde_json::Error| Error::Usage(format!("settings: {e}"));
         let Value::Object(mut all) = serde_json::to_value(self).map_err(bad)? else {
@@ -140,7 +142,7 @@ impl Settings {
         Ok(Settings { pattern, mask_scope: scope, ..settings })
     }
 
-    /// The settings as a record has them.
+    /// The settings as a run's record holds them.
     pub fn to_json(&self) -> Value {
         let mut json = serde_json::to_value(self).unwrap_or_default();
         if let Some(map) = json.as_object_mut() {
@@ -149,7 +151,7 @@ impl Settings {
         json
     }
 
-    /// α and β for a network.
+    /// The penalties α and β for a network.
     pub fn penalties(&self, ffn: &Ffn) -> (f32, f32) {
         let usual = match ffn {
             Ffn::Gated { .. } => 5.0,
@@ -158,13 +160,13 @@ impl Settings {
         (self.alpha.unwrap_or(usual), self.beta.unwrap_or(usual))
     }
 
-    /// How masks are chosen.
+    /// The selection of masks that these settings ask for, for all rows alike.
     pub fn selection<'a>(&self, ranks: &'a dyn Communicator) -> Selection<'a> {
         Selection { pattern: self.pattern, scope: self.mask_scope, row_weights: None, ranks }
     }
 }
 
-/// An f32 as it was written: 0.01, not 0.009999999776.
+/// Writes an f32 with the digits that a user gave: 0.01, not 0.009999999776.
 mod decimal {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -177,7 +179,7 @@ mod decimal {
     }
 }
 
-/// The same where there may be none.
+/// The same for an optional number.
 mod optional_decimal {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -193,7 +195,7 @@ mod optional_decimal {
     }
 }
 
-/// A range of layers as `A..B`.
+/// Writes a range of layers as `A..B`.
 mod layer_range {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::ops::Range;

@@ -4,10 +4,10 @@ use crate::{Method, Pattern, Scope, Settings, Solver};
 use sparsellm_base::{Result, usage_error};
 use sparsellm_model::Model;
 
-/// Fails on settings that no run of `method` on `model` can honour, before any work.
+/// Checks, before any work, that a run of `method` on `model` can honour the settings.
 ///
 /// # Errors
-/// If there is such a setting; the message names its field.
+/// If it cannot honour one of them; the message names the setting's field.
 pub fn validate(settings: &Settings, method: &dyn Method, model: &Model) -> Result<()> {
     let layers = model.shape().layers;
     if let Some(range) = &settings.layers
@@ -22,15 +22,15 @@ pub fn validate(settings: &Settings, method: &dyn Method, model: &Model) -> Resu
     numbers(settings)?;
     combinations(settings, method)?;
     let first = settings.layers.as_ref().map_or(0, |range| range.start);
-    // Tensor shapes were checked against the configuration at opening, so one
-    // layer's widths are every layer's.
+    // Opening the model has checked the shapes of all tensors against the configuration, so
+    // every layer has the widths of this one.
     for linear in model.outline(first)?.linears() {
         settings.pattern.check_width(linear.weight.cols, &linear.name)?;
     }
     Ok(())
 }
 
-/// Fails on a number that is out of its bounds.
+/// Checks that every number is within its bounds.
 fn numbers(settings: &Settings) -> Result<()> {
     let positive = |name: &str, value: f32| match value.is_finite() && value > 0.0 {
         true => Ok(()),
@@ -68,7 +68,7 @@ fn numbers(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Fails on settings that contradict each other.
+/// Checks that no settings contradict each other.
 fn combinations(settings: &Settings, method: &dyn Method) -> Result<()> {
     let admm = settings.solver == Solver::Admm;
     if settings.bits.is_some() && (!method.moves_weights() || admm || settings.refit > 0) {
@@ -81,11 +81,11 @@ fn combinations(settings: &Settings, method: &dyn Method) -> Result<()> {
             "`mask_scope` block belongs to the OBS sweep; with `solver` admm, choose row or matrix"
         );
     }
-    if !method.is_global()
+    if !method.runs_sparsellm()
         && (settings.sequential_refit || settings.target > 0.0 || settings.neuron_weights > 0.0)
     {
         return usage_error!(
-            "`sequential_refit`, `target` and `neuron_weights` are for the global methods, not {}",
+            "`sequential_refit`, `target` and `neuron_weights` belong to SparseLLM: use `method` sparsellm or sparsellm-plus, not {}",
             method.name()
         );
     }

@@ -16,7 +16,7 @@ use sparsellm_tensor::profile::{self, Phase, phase};
 use sparsellm_tensor::{Matrix, View, matmul, matmul_nt, panel_rows};
 use std::ops::Range;
 
-/// How often the damping is raised tenfold before a factorisation gives up.
+/// The number of dampings, each ten times the last, that a factorisation tries before it gives up.
 const ATTEMPTS: usize = 8;
 
 /// The number of rows that one task factors, or solves for, at a time.
@@ -24,14 +24,12 @@ fn block(d: usize) -> usize {
     d.div_ceil(12).next_multiple_of(32).clamp(32, 256)
 }
 
-/// Factors the symmetric matrix `a` (d×d, lower triangle) as `LLᵀ`: L takes the
-/// place of the lower triangle. `None` where it is not positive definite or not
-/// finite.
+/// Factors the symmetric matrix `a` (d×d, given by its lower triangle) as `LLᵀ`; L replaces the
+/// lower triangle. Returns `None` if the matrix is not positive definite or not finite.
 ///
-/// By blocks of columns K: `L_KK = chol(A_KK)`, `L_IK = A_IK L_KK⁻ᵀ` for the rows
-/// I below, `A_IJ ← A_IJ − L_IK L_JKᵀ` for what is right of K. Ranks take the
-/// blocks of rows in turn; the columns L_IK of each step, which all of them need,
-/// are L in the end.
+/// It goes by blocks of columns K: `L_KK = chol(A_KK)`, `L_IK = A_IK L_KK⁻ᵀ` for the rows I below,
+/// and `A_IJ ← A_IJ − L_IK L_JKᵀ` for the columns J to the right. Ranks take the blocks of rows in
+/// turn, and exchange the columns L_IK of each step, which all of them need.
 fn cholesky(mut a: Vec<f32>, d: usize, ranks: &dyn Communicator) -> Option<Vec<f32>> {
     profile::count(d * d * d / 3 / ranks.size(), d * (d + 1));
     let size = block(d);
@@ -119,7 +117,7 @@ fn factor_block(
     (!lower[0].is_nan()).then_some(())
 }
 
-/// Factors a block in place; false where it is not positive definite or not finite.
+/// Factors a block in place. Returns false if it is not positive definite or not finite.
 fn llt(mut block: MatMut<f32>) -> bool {
     let n = block.nrows();
     let params = Spec::<llt::factor::LltParams, f32>::default();
@@ -135,8 +133,8 @@ fn llt(mut block: MatMut<f32>) -> bool {
     done.is_ok() && (0..n).all(positive)
 }
 
-/// `L⁻¹` for the lower triangle of `l`: each row x of it solves `x L = eᵢ`, in
-/// which only the rows up to its own take part. Ranks take blocks of them in turn.
+/// `L⁻¹` for the lower triangle L of `l`. Row i of the inverse solves `x L = eᵢ`, which involves
+/// only the first i rows of L. Ranks take blocks of rows in turn.
 fn inverse_of_lower(l: &[f32], d: usize, ranks: &dyn Communicator) -> Matrix {
     profile::count(d * d * d / 3 / ranks.size(), d * (d + 1));
     let size = block(d);
@@ -160,16 +158,16 @@ fn inverse_of_lower(l: &[f32], d: usize, ranks: &dyn Communicator) -> Matrix {
     inverse
 }
 
-/// The next damping to try: ten times as much, in decimal, so that 0.01 becomes 0.1
-/// and not 0.099999994.
+/// The next damping to try: ten times as much, computed in decimal so that 0.01 becomes 0.1 and
+/// not 0.099999994.
 pub fn raised_damping(damping: f32) -> f32 {
     let tenfold = format!("{damping}e1").parse().unwrap_or(damping * 10.0);
     tenfold.max(1e-6)
 }
 
-/// Factors `a + damping·scale·I`, raising the damping tenfold until it works.
-/// `a` is made anew for each attempt, so that there is never a second copy.
-/// Returns the factor and the damping that was used.
+/// Factors `a() + damping·scale·I`, raising the damping tenfold until that succeeds. Each attempt
+/// calls `a` again, so that there is never a second copy of the matrix. Returns the factor and
+/// the damping that was used.
 fn damped_cholesky(
     a: impl Fn() -> Matrix,
     damping: f32,
@@ -189,27 +187,26 @@ fn damped_cholesky(
     None
 }
 
-/// The factor every OBS solver works from: `U`, upper triangular, with
-/// `H⁻¹ = UᵀU` for the damped Hessian `H = (2/n) XᵀX + damping·mean(diag H)·I`.
+/// The factor that the OBS solver uses: the upper triangular `U` with `H⁻¹ = UᵀU` for the damped Hessian `H = (2/n) XᵀX + damping·mean(diag H)·I`.
 #[derive(Clone, Debug)]
 pub struct InverseFactor {
     /// U, d×d, upper triangular.
     pub u: Matrix,
-    /// Features that are zero on every token (`H_jj = 0`).
+    /// Whether each feature is dead, that is zero on every token (`H_jj = 0`), `[d]`.
     pub dead: Vec<bool>,
-    /// The relative damping used: more than requested if the Hessian could not be
-    /// factored otherwise.
+    /// The relative damping that was used; it is larger than requested if the Hessian could not
+    /// be factored otherwise.
     pub damping: f32,
-    /// `mean(diag H)`: the damping in H's own units is `damping·mean`.
+    /// `mean(diag H)` before damping; the damping in H's own units is `damping·mean`.
     pub mean: f32,
 }
 
 impl InverseFactor {
-    /// Builds `U` from the sum `XᵀX`.
+    /// Builds `U` from the sum `XᵀX`. Returns `None` if no damping makes `H` factorable, because
+    /// it is not finite.
     ///
-    /// With `P` the reversal of rows and columns, `PHP = LLᵀ ⇒ U = P L⁻¹ P`:
-    /// half the flops of Cholesky, inverse, Cholesky, and `H⁻¹` is never
-    /// formed. `None` where no damping makes `H` factorable (non-finite data).
+    /// With `P` the reversal of rows and columns, `PHP = LLᵀ ⇒ U = P L⁻¹ P`. This takes half the
+    /// flops of Cholesky, inverse and Cholesky, and never forms `H⁻¹`.
     pub fn new(gram: &Gram, damping: f32, ranks: &dyn Communicator) -> Option<Self> {
         let (d, scale) = (gram.dim(), 2.0 / gram.tokens.max(1) as f32);
         let mut diagonal: Vec<f32> = gram.diagonal().iter().map(|v| v * scale).collect();
@@ -234,7 +231,7 @@ impl InverseFactor {
         })
     }
 
-    /// The damped Hessian this is the factor of; `gram` is what it was made from.
+    /// The damped Hessian that this is the factor of, given the `gram` that it was built from.
     pub fn hessian(&self, gram: &Gram) -> Matrix {
         let d = gram.dim();
         let mut h = gram.scaled(2.0 / gram.tokens.max(1) as f32);
@@ -245,17 +242,16 @@ impl InverseFactor {
         h
     }
 
-    /// Zeroes the weights of dead features.
+    /// Zeroes the weights of dead features, which contribute nothing to the output.
     pub fn kill(&self, w: &mut Matrix) {
         for row in w.data.chunks_exact_mut(self.dead.len().max(1)) {
             row.iter_mut().zip(&self.dead).filter(|(_, dead)| **dead).for_each(|(v, _)| *v = 0.0);
         }
     }
 
-    /// The least-squares weights that map X to targets T, held to `w: [d_out,
-    /// d_in]` by the damping λ:
-    /// `W̄ = ((2/n) TᵀX + λW) H⁻¹`, with `tx = TᵀX` and `H⁻¹ = UᵀU`; or some rows
-    /// of them.
+    /// The least-squares weights that map X to targets T, held to `w: [d_out, d_in]` by the
+    /// damping λ: `W̄ = ((2/n) TᵀX + λW) H⁻¹`, with `tx = TᵀX` and `H⁻¹ = UᵀU`. Each row can be
+    /// solved by itself, so `tx` and `w` may hold some of the rows.
     pub fn least_squares(&self, tx: View, tokens: usize, w: View) -> Matrix {
         let (scale, ridge) = (2.0 / tokens.max(1) as f32, self.damping * self.mean);
         let mut b = tx.to_matrix();
@@ -264,28 +260,28 @@ impl InverseFactor {
     }
 }
 
-/// A Cholesky factor `A = LLᵀ`, for least squares and for the a-update.
+/// A Cholesky factor `A = LLᵀ`, used for least squares and for the a-update.
 #[derive(Clone, Debug)]
 pub struct CholeskyFactor {
     l: Vec<f32>,
     d: usize,
-    /// The relative damping used; more than asked for where the matrix would not
-    /// factor otherwise.
+    /// The relative damping that was used; it is larger than requested if the matrix could not
+    /// be factored otherwise.
     pub damping: f32,
 }
 
 impl CholeskyFactor {
-    /// Factors the symmetric matrix that `a` makes: it is made anew for each
-    /// attempt, so that there is never a second copy. `None` where it is not
-    /// positive definite, even with its diagonal raised a little.
+    /// Factors the symmetric matrix that `a` returns, raising its diagonal a little if need be.
+    /// Each attempt calls `a` again, so that there is never a second copy of the matrix. Returns
+    /// `None` if the matrix is not positive definite even so.
     pub fn of(a: impl Fn() -> Matrix, ranks: &dyn Communicator) -> Option<Self> {
         let (l, damping) = damped_cholesky(a, 0.0, 1.0, ranks)?;
         let d = l.len().isqrt();
         Some(CholeskyFactor { l, d, damping })
     }
 
-    /// Factors the Gram matrix `G + damping·mean(diag G)·I`, raising the damping
-    /// where that fails; `None` where nothing helps (non-finite data).
+    /// Factors `G + damping·mean(diag G)·I` for a Gram matrix G, raising the damping if that
+    /// fails. Returns `None` if no damping helps, because G is not finite.
     pub fn of_gram(gram: &Gram, damping: f32, ranks: &dyn Communicator) -> Option<Self> {
         phase(Phase::Factor, || Self::of_damped(gram, damping, ranks))
     }
@@ -298,8 +294,7 @@ impl CholeskyFactor {
         Some(CholeskyFactor { l, d: gram.dim(), damping })
     }
 
-    /// `B A⁻¹` for the rows of `B: [n, d]` (`A` is symmetric, so each row x is
-    /// the solution of `A xᵀ = bᵀ`).
+    /// `B A⁻¹` for `B: [n, d]`. As `A` is symmetric, each row x solves `A xᵀ = bᵀ`.
     pub fn solve_rows(&self, b: View) -> Matrix {
         let mut x = b.to_matrix();
         self.solve_in_place(&mut x);
@@ -314,7 +309,7 @@ impl CholeskyFactor {
         x
     }
 
-    /// The same as [`solve_rows`](Self::solve_rows), in place.
+    /// Replaces the rows of B by those of `B A⁻¹`, as [`solve_rows`](Self::solve_rows) does.
     pub fn solve_in_place(&self, x: &mut Matrix) {
         let l = MatRef::from_row_major_slice(&self.l, self.d, self.d);
         profile::count(

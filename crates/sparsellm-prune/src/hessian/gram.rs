@@ -1,8 +1,8 @@
-//! Sums over tokens: `XᵀX`, and `AᵀB`.
+//! The sums over tokens `XᵀX` and `AᵀB`.
 //!
-//! Products of a few thousand tokens are f32, their sums f64. Those have room for
-//! all bits of what is added, unless parts differ by 2²⁹ or so: the order of the
-//! parts, and with it the number of ranks, does not change the result.
+//! The products of a few thousand tokens are computed in f32 and added up in f64. An f64 holds all
+//! bits of such a sum unless its parts differ by a factor of about 2²⁹, so neither the order of
+//! the parts nor the number of ranks changes the result.
 
 use super::spread::owner;
 use faer::{
@@ -15,38 +15,39 @@ use sparsellm_tensor::profile::{self, Phase, phase};
 use sparsellm_tensor::{Matrix, View, panel_rows};
 use std::ops::Range;
 
-/// Columns that a task multiplies before it adds them up.
+/// The number of columns that a task multiplies before it adds the products up.
 const COLUMNS: usize = 1024;
 
-/// Rows per piece of a Gram matrix: as of a product, but they differ in their work.
+/// The number of rows per piece of a Gram matrix. The pieces are small enough to share the work
+/// among threads, although later pieces of a triangle take more work than earlier ones.
 fn gram_panel(d: usize) -> usize {
     d.div_ceil(12).next_multiple_of(64).clamp(64, 512)
 }
 
-/// Where row `i` of a lower triangle begins.
+/// The index at which row `i` of a packed lower triangle begins.
 fn start_of(i: usize) -> usize {
     i * (i + 1) / 2
 }
 
-/// A Gram matrix `G = XᵀX`, summed over chunks of tokens. It is symmetric: only
-/// the lower triangle is computed (half the flops of the full product) and kept.
+/// A Gram matrix `G = XᵀX`, summed over chunks of tokens. As it is symmetric, only the lower
+/// triangle is computed, in half the flops of the full product, and kept.
 #[derive(Clone, Debug)]
 pub struct Gram {
     d: usize,
-    /// The lower triangle, row after row.
+    /// The lower triangle, packed row by row.
     lower: Vec<f64>,
-    /// Number of tokens (rows of X) summed so far.
+    /// The number of tokens (rows of X) summed so far.
     pub tokens: usize,
 }
 
 impl Gram {
-    /// The empty sum for inputs of `d` features.
+    /// An empty sum for inputs with `d` features.
     pub fn new(d: usize) -> Self {
         Gram { d, lower: vec![0.0; start_of(d)], tokens: 0 }
     }
 
-    /// The Gram matrix of the columns of `x`, which are no tokens and are the same
-    /// on all ranks; each makes some of it.
+    /// The Gram matrix of the columns of a matrix `x` that is the same on all ranks, such as a
+    /// weight. Each rank computes a part of it. No tokens are counted.
     pub fn of(x: View, ranks: &dyn Communicator) -> Self {
         let mut gram = Gram::new(x.cols);
         gram.add_product(x.as_faer(), |piece| owner(ranks, piece) == ranks.rank());
@@ -54,14 +55,14 @@ impl Gram {
         gram
     }
 
-    /// `G += XᵀX` for `X: [tokens, d]`.
+    /// Adds `XᵀX` for `X: [tokens, d]`.
     pub fn add(&mut self, x: View) {
         debug_assert_eq!(x.cols, self.d);
         self.tokens += x.rows;
         phase(Phase::Gram, || self.add_product(x.as_faer(), |_| true));
     }
 
-    /// Adds those pieces of the product that are `wanted`.
+    /// Adds `XᵀX`, of which only the pieces that are `wanted`.
     fn add_product(&mut self, x: MatRef<f32>, wanted: impl Fn(usize) -> bool) {
         let d = self.d;
         profile::count(x.nrows() * d * (d + 1), x.nrows() * d + d * (d + 1));
@@ -109,23 +110,23 @@ impl Gram {
         });
     }
 
-    /// Adds up what the ranks have summed, each over its own tokens.
+    /// Adds up the ranks' sums, each over its own tokens.
     pub fn sum(&mut self, ranks: &dyn Communicator) {
         self.tokens = ranks.sum_number(self.tokens as f64) as usize;
         ranks.sum(&mut self.lower);
     }
 
-    /// Number of features d.
+    /// The number of features d.
     pub fn dim(&self) -> usize {
         self.d
     }
 
-    /// The diagonal: `‖X_j‖²` per feature.
+    /// The diagonal, `‖X_j‖²` for each feature j.
     pub fn diagonal(&self) -> Vec<f32> {
         (0..self.d).map(|j| self.lower[start_of(j) + j] as f32).collect()
     }
 
-    /// The full symmetric matrix times `scale`.
+    /// The full symmetric matrix, multiplied by `scale`.
     pub fn scaled(&self, scale: f32) -> Matrix {
         const TILE: usize = 32;
         let (d, scale) = (self.d, f64::from(scale));
@@ -144,9 +145,8 @@ impl Gram {
         full
     }
 
-    /// `tr(W G Wᵀ) = ‖X Wᵀ‖²`, the energy of the outputs of `w: [d_out, d]`.
-    /// With L the lower triangle of G, `G = L + Lᵀ − diag G`, so that `W L`, half
-    /// of the product, is enough.
+    /// The energy `tr(W G Wᵀ) = ‖X Wᵀ‖²` of the outputs of `w: [d_out, d]`. With L the lower
+    /// triangle of G, `G = L + Lᵀ − diag G`, so it is enough to compute `W L`, half of the product.
     pub fn energy(&self, w: View) -> f64 {
         let d = self.dim();
         let values = 2 * w.data.len() + d * (d + 1) / 2;
@@ -157,7 +157,7 @@ impl Gram {
         parts.iter().sum()
     }
 
-    /// The energy of some rows of W, by blocks of L's columns.
+    /// The energy of some rows of W, computed by blocks of L's columns.
     fn energy_of_rows(&self, w: &[f32]) -> f64 {
         const BLOCK: usize = 256;
         let d = self.d;
@@ -167,7 +167,7 @@ impl Gram {
         let mut energy = 0.0;
         for start in (0..d).step_by(BLOCK) {
             let (size, end) = (BLOCK.min(d - start), (start + BLOCK).min(d));
-            // The diagonal of G stands once in the sum, all else twice.
+            // The diagonal of G counts once in the sum, and every other element twice.
             let diagonal = |i, j| match start + i {
                 _ if i < j => 0.0,
                 at if i == j => 0.5 * lower(at, at),
@@ -191,26 +191,26 @@ impl Gram {
         energy
     }
 
-    /// Forgets every token.
+    /// Sets the sum to zero tokens.
     pub fn clear(&mut self) {
         self.lower.fill(0.0);
         self.tokens = 0;
     }
 
-    /// Forgets every token, and gives the memory back: nothing can be added any more.
+    /// Releases the memory; nothing can be added to the sum any more.
     pub fn forget(&mut self) {
         *self = Gram::new(0);
     }
 }
 
-/// A sum over tokens of two kinds of vectors, `Σ AᵀB`, over chunks of tokens.
+/// The sum `AᵀB` for two matrices with a row per token, over chunks of tokens.
 pub struct CrossGram {
     cols: usize,
     sum: Vec<f64>,
 }
 
 impl CrossGram {
-    /// The empty sum for A with `rows` features and B with `cols`.
+    /// An empty sum for A with `rows` features and B with `cols` features.
     pub fn new(rows: usize, cols: usize) -> Self {
         CrossGram { cols, sum: vec![0.0; rows * cols] }
     }
@@ -238,23 +238,24 @@ impl CrossGram {
         });
     }
 
-    /// Adds up what the ranks have summed, each over its own tokens.
+    /// Adds up the ranks' sums, each over its own tokens.
     pub fn sum(&mut self, ranks: &dyn Communicator) {
         ranks.sum(&mut self.sum);
     }
 
-    /// Rows `range` of the sum, rounded.
+    /// The rows in `range` of the sum, rounded to f32.
     pub fn rows(&self, range: Range<usize>) -> Matrix {
         let sums = &self.sum[range.start * self.cols..range.end * self.cols];
         Matrix::new(range.len(), self.cols, sums.iter().map(|v| *v as f32).collect())
     }
 
-    /// Forgets every token.
+    /// Sets the sum to zero.
     pub fn clear(&mut self) {
         self.sum.fill(0.0);
     }
 }
 
+/// Adds f32 products to f64 sums.
 fn add_up(sums: &mut [f64], product: &[f32]) {
     sums.iter_mut().zip(product).for_each(|(sum, v)| *sum += f64::from(*v));
 }

@@ -1,5 +1,4 @@
-//! Sums over tokens, factors of damped Hessians, and how ranks share the making of
-//! both.
+//! Sums over tokens and factors of damped Hessians, and the work on both shared among ranks.
 
 mod factor;
 mod gram;

@@ -1,4 +1,4 @@
-//! Assembles matrices whose parts were computed by different ranks.
+//! Assembles matrices whose parts are computed by different ranks.
 
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
@@ -42,7 +42,7 @@ pub fn on_rows<R>(
     let mut gathered = Vec::new();
     let longest = shares.iter().map(Range::len).max().unwrap_or(0);
     for first in (0..longest).step_by(step) {
-        // The rows, of those that a rank has, that are gathered now.
+        // The part of a rank's rows that is gathered in this round.
         let now = |n: usize| first.min(n)..(first + step).min(n);
         let counts: Vec<_> = shares.iter().map(|rows| now(rows.len()).len() * cols).collect();
         gathered.resize(counts.iter().sum(), 0.0);
@@ -66,14 +66,14 @@ pub struct Block {
     pub cols: Range<usize>,
 }
 
-/// The rank that makes the `i`-th block of rows of a triangular matrix: in turn,
-/// since later rows are more work.
+/// The rank that computes the `i`-th block of rows of a triangular matrix. Ranks take blocks in
+/// turn, because later rows are more work.
 pub fn owner(ranks: &dyn Communicator, i: usize) -> usize {
     i % ranks.size()
 }
 
-/// Gives all ranks all of these blocks of the row-major `m` with `d` columns. They
-/// are those of the block rows from `first` on, each made by its [`owner`].
+/// Distributes blocks of the row-major matrix `m` with `d` columns to all ranks. The `blocks` are
+/// those of the block rows from `first` on, and each was computed by its [`owner`].
 pub fn exchange(ranks: &dyn Communicator, m: &mut [f32], d: usize, first: usize, blocks: &[Block]) {
     if ranks.size() == 1 {
         return;

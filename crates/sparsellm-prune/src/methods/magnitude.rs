@@ -1,4 +1,4 @@
-//! Magnitude pruning: the smallest |w| go.
+//! Magnitude pruning: the weights with the smallest |w| are removed.
 
 use crate::{
     Scope, Selection,
@@ -7,8 +7,8 @@ use crate::{
 use rayon::prelude::*;
 use sparsellm_tensor::Matrix;
 
-/// Magnitude pruning: of each matrix, the ⌊ρ·numel⌋ smallest magnitudes go, or the N
-/// smallest of each group of M.
+/// Magnitude pruning. It removes the ⌊ρ·numel⌋ weights of smallest magnitude from each matrix,
+/// or the N smallest from each group of M.
 #[derive(Clone, Copy, Debug)]
 pub struct Magnitude;
 

@@ -10,17 +10,26 @@ pub enum Needs {
     Nothing,
     /// `‖X_j‖²` per feature.
     SquaredNorms,
-    /// The Gram matrix `XᵀX`, and the Hessian's factor.
+    /// The Hessian, that is the Gram matrix `XᵀX` scaled and damped, and its factor.
     Gram,
 }
 
 /// The statistics of a linear's inputs `X: [tokens, d_in]`, as its method receives them.
+///
+/// Which fields are filled depends on the method's [`Needs`]. With refit steps in the settings,
+/// the pipeline gathers the Gram matrix for every method, and fills all three.
+///
+/// | `Needs` | `squared_norms` | `problem` | `products` |
+/// |---|---|---|---|
+/// | `Nothing` | empty | `None` | `None` |
+/// | `SquaredNorms` | filled | `None` | `None` |
+/// | `Gram` | filled | filled | filled if the solver is ADMM |
 pub struct Inputs<'a> {
-    /// `‖X_j‖²` per feature, `[d_in]`; empty where the method needs nothing.
+    /// `‖X_j‖²` per feature, `[d_in]`.
     pub squared_norms: &'a [f32],
-    /// The prepared Hessian; present only for [`Needs::Gram`].
+    /// The Hessian of the inputs, prepared for solving.
     pub problem: Option<&'a Problem<'a>>,
-    /// `W H` for the weights before pruning; present if the problem keeps H (ADMM, refit).
+    /// `W H` for this rank's rows of the weights before pruning, `[rows, d_in]`.
     pub products: Option<&'a Matrix>,
 }
 
@@ -69,9 +78,10 @@ pub trait Method: Send + Sync {
         false
     }
 
-    /// Whether feed-forward networks are pruned as a whole, by SparseLLM. If so,
-    /// [`prune`](Self::prune) is called for attention's linears only.
-    fn is_global(&self) -> bool {
+    /// Whether feed-forward networks are pruned as a whole by SparseLLM's
+    /// [alternation](crate::sparsellm). If so, [`prune`](Self::prune) is called for the linears
+    /// of attention only, and the settings that belong to SparseLLM apply.
+    fn runs_sparsellm(&self) -> bool {
         false
     }
 }

@@ -1,4 +1,4 @@
-//! The pruning methods, a file each.
+//! The pruning methods, each in its own file.
 
 mod method;
 mod registry;

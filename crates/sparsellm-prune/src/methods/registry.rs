@@ -3,7 +3,7 @@
 use super::method::Method;
 use sparsellm_base::{Result, usage_error};
 
-/// Declares the methods' files, and lists them.
+/// Declares the methods' files as modules, and lists the methods.
 macro_rules! register {
     ($($file:ident in $path:literal: $method:ident),+ $(,)?) => {
         $(#[path = $path] mod $file;)+

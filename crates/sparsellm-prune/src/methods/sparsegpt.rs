@@ -1,5 +1,6 @@
 //! SparseGPT (Frantar & Alistarh, *SparseGPT: Massive Language Models Can Be
-//! Accurately Pruned in One-Shot*, ICML 2023): every linear by the OBS solver.
+//! Accurately Pruned in One-Shot*, ICML 2023): every linear is pruned by itself, with the
+//! settings' solver (by default OBS).
 
 use crate::{
     Selection,
@@ -7,7 +8,7 @@ use crate::{
 };
 use sparsellm_tensor::Matrix;
 
-/// SparseGPT.
+/// SparseGPT: every linear is pruned against the Hessian of its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct SparseGpt;
 

@@ -1,13 +1,14 @@
-//! SparseLLM with improved settings: the code is the same, and docs/results.md reports how
-//! much each setting gains.
+//! SparseLLM with improved settings. The code is the same; docs/results.md reports how much each
+//! setting gains.
 
+use super::sparsellm::prune_as_sparsellm;
 use crate::{
     OWL, Selection, Settings, Solver,
     methods::{Inputs, Method, Needs, SparseGpt},
 };
 use sparsellm_tensor::Matrix;
 
-/// SparseLLM with the recipe that measured best.
+/// SparseLLM with the settings that measured best.
 #[derive(Clone, Copy, Debug)]
 pub struct SparseLlmPlus;
 
@@ -30,19 +31,5 @@ impl Method for SparseLlmPlus {
         }
     }
 
-    fn needs(&self) -> Needs {
-        Needs::Gram
-    }
-
-    fn prune(&self, w: &mut Matrix, inputs: &Inputs, selection: &Selection) {
-        SparseGpt.prune(w, inputs, selection);
-    }
-
-    fn moves_weights(&self) -> bool {
-        true
-    }
-
-    fn is_global(&self) -> bool {
-        true
-    }
+    prune_as_sparsellm!();
 }

@@ -1,5 +1,5 @@
-//! Wanda (Sun et al., *A Simple and Effective Pruning Approach for Large
-//! Language Models*, ICLR 2024): weights and activations.
+//! Wanda (Sun et al., *A Simple and Effective Pruning Approach for Large Language Models*, ICLR
+//! 2024): weights are scored by their magnitude and their inputs' norms.
 
 use crate::{
     Scope, Selection,
@@ -8,8 +8,8 @@ use crate::{
 use rayon::prelude::*;
 use sparsellm_tensor::Matrix;
 
-/// Wanda: the score is `|W_ij|·‖X_j‖₂`; of each output row the ⌊ρ·d_in⌋ smallest go,
-/// or the N smallest of each group of M.
+/// Wanda. The score of a weight is `|W_ij|·‖X_j‖₂`; the ⌊ρ·d_in⌋ weights with the lowest scores
+/// are removed from each output row, or the N lowest from each group of M.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanda;
 

@@ -1,5 +1,5 @@
-//! How much of its weights each decoder layer gives: OWL (Yin et al., *Outlier
-//! Weighed Layerwise Sparsity*, ICML 2024).
+//! Allocates a sparsity to each decoder layer, by OWL (Yin et al., *Outlier Weighed Layerwise
+//! Sparsity*, ICML 2024).
 
 use super::{
     plan::{Plan, needs_text},
@@ -13,16 +13,16 @@ use sparsellm_tensor::Matrix;
 use sparsellm_tensor::profile::{Phase, phase};
 use std::ops::Range;
 
-/// An outlier's Wanda score is more than this many times its linear's mean
-/// (OWL's M).
+/// OWL's M: a weight is an outlier if its Wanda score exceeds its linear's mean score by this
+/// factor.
 const OUTLIER: f64 = 5.0;
-/// A layer keeps at least this fraction of what it would keep uniformly, and
-/// loses at least this fraction of what it would lose.
+/// Each layer keeps at least this fraction of the weights that it would keep at uniform sparsity,
+/// and loses at least this fraction of those that it would lose.
 const LEAST: f64 = 0.5;
 
-/// The pattern of each layer in `range`. An unstructured sparsity is allocated
-/// by the layers' outliers in the dense model run on `hidden`, the calibration
-/// text's embeddings (this rank's part of them); N:M stays as it is.
+/// The pattern of each layer in `range`. An unstructured sparsity is allocated by the layers'
+/// outliers, which are counted by running the dense model on `hidden`, this rank's part of the
+/// calibration text's embeddings. An N:M pattern is the same for all layers.
 pub fn allocate(
     plan: &Plan,
     hidden: &Matrix,
@@ -47,7 +47,7 @@ pub fn allocate(
     Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())
 }
 
-/// The share of outliers in each of the first `layers` layers.
+/// The share of outliers among the weights of each of the first `layers` layers.
 fn outliers(
     plan: &Plan,
     hidden: &Matrix,
@@ -81,7 +81,7 @@ fn outliers(
     Ok(outliers)
 }
 
-/// How many scores `|W_ij|·‖X_j‖` are more than [`OUTLIER`] times their mean.
+/// Counts the scores `|W_ij|·‖X_j‖` that are more than [`OUTLIER`] times their mean.
 fn count_outliers(w: &Matrix, squared_norms: &[f64]) -> usize {
     let norms: Vec<f64> = squared_norms.iter().map(|n| n.sqrt()).collect();
     let rows = || w.data.par_chunks(w.cols.max(1));
@@ -99,9 +99,8 @@ fn count_outliers(w: &Matrix, squared_norms: &[f64]) -> usize {
 /// S_l = ρ − (D̂_l − mean D̂),   D̂_l = 2λ (D_l − min D)/(max D − min D)
 /// ```
 ///
-/// so that layers with more outliers keep more, and all together (the layers of
-/// a model are equally large) what uniform sparsity keeps. λ shrinks where a
-/// layer would leave its bounds.
+/// so layers with more outliers keep more weights, while the layers together, being equally large,
+/// keep as many as at uniform sparsity. λ shrinks if a layer would leave its bounds.
 fn sparsities(outliers: &[f64], rho: f64, lambda: f64) -> Vec<f64> {
     let low = outliers.iter().copied().fold(f64::INFINITY, f64::min);
     let high = outliers.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -28,7 +28,7 @@ pub struct LayerWork<'a> {
     pub index: usize,
     pub block: Block,
     pub seq_len: usize,
-    /// How the global method streams its tokens.
+    /// How SparseLLM streams its tokens.
     pub streaming: &'a Streaming,
 }
 
@@ -40,8 +40,8 @@ struct Fared {
 }
 
 impl<'a> LayerWork<'a> {
-    /// Prunes the layer's linears on this rank's hidden states; `dense`
-    /// holds the dense model's hidden states after it.
+    /// Prunes the layer's linears, given this rank's `hidden` states before the layer. `dense`
+    /// holds the dense model's hidden states after it, if targets lean on them.
     pub fn prune(
         &mut self,
         hidden: &Matrix,
@@ -54,13 +54,13 @@ impl<'a> LayerWork<'a> {
             ffn_error: Vec::new(),
             kept_epoch: 0,
         };
-        // SparseLLM takes the feed-forward network as a whole.
-        let global = self.plan.method.is_global();
+        // SparseLLM prunes the feed-forward network as a whole.
+        let global = self.plan.method.runs_sparsellm();
         let groups = self.block.groups();
         let local: Vec<usize> =
             (0..groups.len()).filter(|i| !global || groups[*i].part == Part::Attention).collect();
         let sequential = self.plan.settings.true_sequential;
-        // The global method's X is the dense layer's, unless recaptured.
+        // SparseLLM's X is the dense layer's, unless it is captured again (true-sequential).
         let mut x = (global && !sequential).then(|| no_rows(hidden));
         for together in local.chunks(if sequential { 1 } else { local.len().max(1) }) {
             let statistics =
@@ -75,9 +75,9 @@ impl<'a> LayerWork<'a> {
         Ok(report)
     }
 
-    /// Runs the layer as it is now and gathers the inputs of the groups `wanted`; with
-    /// `x`, where all of them are attention's, appends the feed-forward network's
-    /// inputs to it.
+    /// Runs the layer with its current weights and gathers statistics of the inputs of the groups
+    /// `wanted`. If `x` is given and all of these groups belong to attention, the inputs of the
+    /// feed-forward network are appended to it.
     fn capture(
         &self,
         hidden: &Matrix,
@@ -114,10 +114,12 @@ impl<'a> LayerWork<'a> {
         statistics
     }
 
-    /// The feed-forward network's inputs for all tokens, `[tokens, d]`, where
-    /// `x` does not hold them yet; and where the `dense` model's hidden states
-    /// after this layer are given, what the network would have to give to end in
-    /// them.
+    /// The two ends of the feed-forward network on all tokens: its inputs, `[tokens, d]`, and the
+    /// reference that its target leans on.
+    ///
+    /// The inputs are computed unless `x` already holds them. The reference exists only if the
+    /// `dense` model's hidden states after this layer are given: it is the output with which the
+    /// network, added to the hidden states after attention, would restore them.
     fn ffn_ends(
         &self,
         hidden: &Matrix,
@@ -146,8 +148,8 @@ impl<'a> LayerWork<'a> {
         (x, output.map(|output| Reference { output, norm }))
     }
 
-    /// Prunes the linears that share an input, with as much damping as their
-    /// weights then need to fit the number type they are written in.
+    /// Prunes the linears that share an input. The damping is raised until the pruned weights fit
+    /// the number type in which they are stored.
     fn prune_group(
         &mut self,
         group: &Group,
@@ -177,7 +179,7 @@ impl<'a> LayerWork<'a> {
         Ok(())
     }
 
-    /// Prunes the linears of a group; the error of each, where it is known.
+    /// Prunes the linears of a group. Returns the output error of each, if it is measured.
     fn prune_linears(
         &mut self,
         group: &Group,
@@ -207,12 +209,13 @@ impl<'a> LayerWork<'a> {
                 }
                 _ => None,
             };
-            // JSON, and so a resumed run, knows no other numbers.
+            // JSON has no other numbers, and a resumed run must report the same.
             errors.push(error.filter(|e| e.is_finite()));
         }
         errors
     }
 
+    /// Prepares the Hessian of a group's inputs, and warns if it needed more damping.
     fn problem(
         &self,
         gram: &Gram,
@@ -235,6 +238,7 @@ impl<'a> LayerWork<'a> {
         Ok(problem)
     }
 
+    /// The name of a group's first linear, by which messages refer to the group.
     fn first_name(&self, group: &Group) -> String {
         let linears = self.block.linears();
         group.linears.first().map_or(String::new(), |i| linears[*i].name.clone())
@@ -251,7 +255,7 @@ impl<'a> LayerWork<'a> {
         observe.notify(Event::Warning(format!("layer {} {what}", self.index)))
     }
 
-    /// Whether these linears' weights fit the number type they are written in.
+    /// Whether these linears' weights fit the number type in which they are stored.
     fn fits(&self, linears: &[usize]) -> bool {
         let all = self.block.linears();
         linears.iter().map(|i| all[*i]).all(|linear| {
@@ -262,8 +266,8 @@ impl<'a> LayerWork<'a> {
         })
     }
 
-    /// Reloads these groups' weights from the checkpoint, and raises the damping, which
-    /// was too small.
+    /// Reloads these groups' weights from the checkpoint and returns a damping larger than
+    /// `damping`, which was too small.
     fn begin_again(
         &mut self,
         groups: &[&Group],
@@ -286,7 +290,8 @@ impl<'a> LayerWork<'a> {
         Ok(more)
     }
 
-    /// Prunes the feed-forward network globally, with as much damping as it needs.
+    /// Prunes the feed-forward network with SparseLLM. The damping is raised until the result is
+    /// finite and fits the number type in which it is stored.
     fn prune_ffn(
         &mut self,
         hidden: &Matrix,
@@ -334,6 +339,7 @@ impl<'a> LayerWork<'a> {
         Ok(())
     }
 
+    /// Runs SparseLLM on the feed-forward network once, with the given damping.
     fn ffn_outcome(
         &mut self,
         x: &Matrix,
@@ -348,8 +354,8 @@ impl<'a> LayerWork<'a> {
         prune_network(&mut self.block.ffn, reference, &task, &mut observe)
     }
 
-    /// Rounds a pruned linear to the type it is written in, so that later layers see
-    /// the weights as written, and reports it.
+    /// Rounds a pruned linear to the type in which it is stored, so that later layers see the
+    /// weights as they are written, and reports it.
     fn finish_linear(
         &mut self,
         place: usize,
@@ -377,7 +383,7 @@ impl<'a> LayerWork<'a> {
     }
 }
 
-/// A matrix without rows, with room for as many as `like` has.
+/// A matrix without rows that has room for as many as `like` has.
 fn no_rows(like: &Matrix) -> Matrix {
     Matrix { rows: 0, cols: like.cols, data: Vec::with_capacity(like.data.len()) }
 }

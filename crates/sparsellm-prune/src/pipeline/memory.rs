@@ -1,4 +1,4 @@
-//! The memory that a run needs, computed before it begins (ARCHITECTURE.md).
+//! The memory that a run needs, computed before the run begins (ARCHITECTURE.md).
 
 use super::plan::Plan;
 use crate::sparsellm::{
@@ -10,16 +10,15 @@ use sparsellm_model::{Block, segments_per_chunk};
 use sparsellm_tensor::{SparseWeights, TILE};
 use std::path::Path;
 
-/// The program itself, its threads, and a tokenizer.
+/// The bytes that the program itself, its threads and a tokenizer take.
 const PROGRAM: usize = 96 << 20;
 
-/// Where z and s go, and what the run then needs at most, so that a run on
-/// `tokens` calibration tokens in segments of `seq_len` stays within the plan's
-/// memory: in memory, or where they would be too much, in a temporary file in
-/// `folder`.
+/// Chooses where z and s are kept so that a run on `tokens` calibration tokens in segments of
+/// `seq_len` stays within the plan's memory: in memory if they fit, and otherwise in a temporary
+/// file in `folder`. Also returns the number of bytes that the run then needs at most.
 ///
 /// # Errors
-/// Where even that needs more.
+/// If the run needs more memory than the plan allows even with the temporary file.
 pub fn streaming(
     plan: &Plan,
     (tokens, seq_len): (usize, usize),
@@ -45,7 +44,7 @@ pub fn streaming(
     )
 }
 
-/// The bytes a run needs at most: those of its largest layer.
+/// The number of bytes that a run needs at most, while it prunes its largest layer.
 fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
     let layers = plan.settings.layers.clone().unwrap_or(0..plan.model.shape().layers);
     let mut most = 0;
@@ -57,7 +56,7 @@ fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
     Ok(PROGRAM + 4 * (hidden + most))
 }
 
-/// The f32 values that pruning a layer takes at most.
+/// The number of f32 values that pruning a layer takes at most.
 fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Streaming) -> usize {
     let (settings, d) = (plan.settings, plan.model.shape().hidden);
     let linears = block.linears();
@@ -75,10 +74,10 @@ fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Stream
         true => 0,
         false => 2 * d * d + 2 * widest * widest,
     };
-    // The factor, its making, and what a solver keeps beside the weights.
+    // The factor, the matrix that it is made from, and a solver's copies of the weights.
     let solving = 2 * widest * widest + 5 * largest;
     let local = grams + forward.max(solving);
-    let global = plan.method.is_global().then(|| {
+    let global = plan.method.runs_sparsellm().then(|| {
         let d_ff = block.ffn.last().weight.cols;
         let sizes = Sizes { tokens, d, d_ff, first: block.ffn.first().len(), threads };
         let streaming = Streaming { chunk: chunk.max(1), ..streaming.clone() };

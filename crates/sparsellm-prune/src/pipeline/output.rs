@@ -11,13 +11,13 @@ pub struct Output<'a> {
     ranks: &'a dyn Communicator,
     folder: PathBuf,
     done: Vec<Value>,
-    /// Rank 0's.
+    /// The writer of the files; only rank 0 has one.
     writer: Option<Writer<'a>>,
 }
 
 impl<'a> Output<'a> {
-    /// Lays the checkpoint out, or goes on in that of an unfinished run. `run` is all
-    /// that decides the result; of it, rank 0's counts.
+    /// Lays the checkpoint out, or continues that of an unfinished run. `run` is the run's identity,
+    /// which holds everything that decides the result; rank 0's is the one that counts.
     ///
     /// # Errors
     /// Those of [`Writer::create`].
@@ -38,19 +38,18 @@ impl<'a> Output<'a> {
         Ok(Output { ranks, folder: checkpoint_of(output)?, done, writer })
     }
 
-    /// Where the checkpoint is being written; a folder that is renamed or removed at
-    /// the end.
+    /// The folder in which the checkpoint is being written; it is renamed or removed at the end.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What [`layer_done`](Self::layer_done) had recorded in the unfinished run that
-    /// this one goes on with.
+    /// The records that the unfinished run which this one continues had passed to
+    /// [`layer_done`](Self::layer_done).
     pub fn done(&self) -> &[Value] {
         &self.done
     }
 
-    /// Records that the next layer is finished.
+    /// Appends the record of the next finished layer.
     ///
     /// # Errors
     /// Those of [`Writer::layer_done`].
@@ -97,17 +96,18 @@ pub struct FinishedOutput {
 }
 
 impl FinishedOutput {
-    /// Where it is now: it can be opened, and on rank 0 added to.
+    /// The folder that holds it now: all ranks can open it, and rank 0 can add files to it.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What of the input it does not have, with the reasons; rank 0 knows.
+    /// The files and folders of the input that it does not have, with the reasons. Only rank 0
+    /// knows them.
     pub fn left_out(&self) -> &[LeftOut] {
         self.finished.as_ref().map_or(&[], Finished::left_out)
     }
 
-    /// Renames it to the output.
+    /// Renames the folder to the output's name.
     ///
     /// # Errors
     /// Those of [`Finished::publish`].

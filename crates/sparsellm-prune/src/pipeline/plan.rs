@@ -16,11 +16,11 @@ pub struct Plan<'a> {
     pub settings: &'a Settings,
     /// The calibration text; `None` is allowed if [`needs_text`](Self::needs_text) is false.
     pub calibration: Option<&'a Calibration>,
-    /// How many bytes of memory it may take: where it would need more, z and s go to
-    /// a temporary file beside the output.
+    /// The number of bytes of memory that the run may take; `None` sets no limit. If it would need
+    /// more, z and s are kept in a temporary file beside the output.
     pub memory: Option<usize>,
-    /// The ranks that the run is spread over: each works on its part of the
-    /// calibration segments.
+    /// The ranks over which the run is spread; each works on its part of the calibration
+    /// segments.
     pub ranks: &'a dyn Communicator,
 }
 

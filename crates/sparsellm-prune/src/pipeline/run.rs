@@ -14,8 +14,8 @@ use sparsellm_tensor::Matrix;
 use sparsellm_tensor::profile::{Phase, phase};
 use std::ops::Range;
 
-/// Prunes a model layer by layer, and writes the pruned linears to `output`. Layers
-/// that it finds done by an unfinished run are taken from it.
+/// Prunes a model layer by layer, and writes the pruned linears to `output`. Layers that an
+/// unfinished run has already pruned are read back from there.
 ///
 /// # Errors
 /// If weights cannot be read or written or are not finite, if the run would need more memory
@@ -30,7 +30,7 @@ pub fn prune_model(
     let streaming = plan_memory(plan, output, observe)?;
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = embed(plan)?;
-    // The dense model's hidden states, where targets lean on them.
+    // The dense model's hidden states, if targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
     let patterns = allocate(plan, &hidden, &range, observe)?;
     let mut reports = done_before(output, &range)?;
@@ -68,8 +68,8 @@ pub fn prune_model(
     Ok(reports)
 }
 
-/// How the tokens are streamed within the memory that is allowed, which the observer
-/// is told.
+/// Chooses how the tokens are streamed within the memory that is allowed, and tells the observer
+/// how much is needed.
 fn plan_memory(plan: &Plan, output: &Output, observe: &mut Observer) -> Result<Streaming> {
     let size = plan.calibration.map_or((0, 1), |c| {
         let seq_len = c.segments.seq_len;
@@ -81,7 +81,7 @@ fn plan_memory(plan: &Plan, output: &Output, observe: &mut Observer) -> Result<S
     Ok(streaming)
 }
 
-/// This rank's hidden states before the first layer, and the segments' length.
+/// This rank's hidden states before the first layer, and the length of the segments.
 fn embed(plan: &Plan) -> Result<(Matrix, usize)> {
     if !plan.needs_text() {
         return Ok((Matrix::zeros(0, plan.model.shape().hidden), 1));
@@ -95,7 +95,7 @@ fn embed(plan: &Plan) -> Result<(Matrix, usize)> {
     Ok((plan.model.embed(&segments.tokens[own], seq_len)?, seq_len))
 }
 
-/// Takes a finished layer's weights from the output.
+/// Reads a finished layer's weights back from the output.
 fn read_back(block: &mut Block, output: &mut Output) -> Result<()> {
     for linear in block.linears_mut() {
         let values = phase(Phase::Read, || output.read(&linear.slot))?;
@@ -104,7 +104,7 @@ fn read_back(block: &mut Block, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// Writes a pruned layer's weights, and then its record.
+/// Writes a pruned layer's weights and then its record, so that a record implies the weights.
 fn write(block: &Block, report: &LayerReport, output: &mut Output) -> Result<()> {
     for linear in block.linears() {
         phase(Phase::Write, || output.write(&linear.slot, &linear.weight.data))?;
@@ -114,7 +114,7 @@ fn write(block: &Block, report: &LayerReport, output: &mut Output) -> Result<()>
     phase(Phase::Write, || output.layer_done(record))
 }
 
-/// The reports of the layers that an unfinished run has done, `range`'s first.
+/// The reports of the layers that an unfinished run has pruned, in the order of `range`.
 fn done_before(output: &Output, range: &Range<usize>) -> Result<Vec<LayerReport>> {
     let read = |(index, value): (usize, &Value)| match LayerReport::deserialize(value) {
         Ok(report) if report.index == index => Ok(report),

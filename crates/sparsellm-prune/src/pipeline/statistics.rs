@@ -4,7 +4,7 @@ use crate::{Gram, Method, Settings, methods::Needs};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, View};
 
-/// `‖X_j‖²` per feature.
+/// The sum `‖X_j‖²` over tokens, per feature.
 pub struct SquaredNorms(pub Vec<f64>);
 
 impl SquaredNorms {
@@ -37,7 +37,7 @@ impl Statistics {
         }
     }
 
-    /// `‖X_j‖²` per feature; empty where nothing was gathered.
+    /// `‖X_j‖²` per feature, or nothing if nothing was gathered.
     pub fn squared_norms(&self) -> Vec<f32> {
         match self {
             Statistics::Nothing => Vec::new(),
@@ -46,7 +46,7 @@ impl Statistics {
         }
     }
 
-    /// Adds up what the ranks have gathered, each of its own tokens.
+    /// Adds up the ranks' sums, each over its own tokens.
     pub fn sum(&mut self, ranks: &dyn Communicator) {
         match self {
             Statistics::Nothing => {}
@@ -64,7 +64,8 @@ impl Statistics {
     }
 }
 
-/// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, from the Gram matrix alone.
+/// The relative output error `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖² = tr(ΔGΔᵀ)/tr(WGWᵀ)`, which the Gram matrix
+/// is enough to compute.
 pub fn output_error(gram: &Gram, before: &Matrix, after: &Matrix, ranks: &dyn Communicator) -> f64 {
     let rows = ranks.share(before.rows);
     let (before, after) = (before.rows(rows.clone()), after.rows(rows));

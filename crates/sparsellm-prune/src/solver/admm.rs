@@ -1,21 +1,20 @@
-//! ADMM pruning (Boža, *Fast and Effective Weight Update for Pruned Large
-//! Language Models*, TMLR 2024): weights and mask of a whole matrix found
-//! together, the mask growing step by step.
+//! ADMM pruning (Boža, *Fast and Effective Weight Update for Pruned Large Language Models*, TMLR
+//! 2024): the weights and the mask of a whole matrix are found together, while the mask grows
+//! step by step.
 
 use crate::{Selection, hessian::CholeskyFactor};
 use rayon::prelude::*;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, matmul};
 
-/// Steps T in which the mask grows to its full size.
+/// The number T of steps in which the mask grows to its full size.
 const GROWING: usize = 15;
-/// Steps with the full mask.
+/// The number of steps after that, with the full mask.
 const SETTLING: usize = 5;
-/// Penalty ρ, relative to the normalised Hessian's diagonal of 1.
+/// The penalty ρ. The Hessian is normalised to a diagonal of 1, so one value suits all.
 const RHO: f32 = 1.0;
 
-/// What the solver needs to know of a Hessian H: features are normalised by
-/// `D = diag H`, so that one ρ suits all.
+/// The form in which the solver uses a Hessian H: features are normalised by `D = diag H`.
 #[derive(Clone, Debug)]
 pub struct Factor {
     /// `√H_jj`.
@@ -25,7 +24,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// Factors the damped Hessian `h: [d, d]`; `None` where that fails.
+    /// Prepares the damped Hessian `h: [d, d]`. Returns `None` if it cannot be factored.
     pub fn new(h: &Matrix, ranks: &dyn Communicator) -> Option<Factor> {
         let d = h.rows;
         let norms: Vec<f32> = (0..d).map(|j| h.row(j)[j].sqrt()).collect();
@@ -42,15 +41,15 @@ impl Factor {
     }
 }
 
-/// Prunes this rank's rows `w: [d_out, d_in]` in place. With `b = W H` for the weights W before,
-/// features normalised, each step is
+/// Prunes this rank's rows `w: [d_out, d_in]` in place. `b` is `W H` for the weights W before
+/// pruning. In normalised features, step t is
 ///
 /// ```text
 /// Z ← (W + U)⊙M,   U ← U + W − Z,   W ← (B + ρ(Z − U))(H + ρI)⁻¹
 /// ```
 ///
-/// M keeps the largest |W + U|; its zeros grow to the pattern's as
-/// `1 − (1 − t/T)³`. The last Z is the result.
+/// The mask M keeps the largest |W + U|. At step t it removes a share `1 − (1 − t/T)³` of the
+/// weights that the pattern removes in the end. The last Z is the result.
 pub fn prune(w: &mut Matrix, b: &Matrix, factor: &Factor, selection: &Selection) {
     let d = w.cols;
     let mut b = b.clone();
@@ -65,7 +64,7 @@ pub fn prune(w: &mut Matrix, b: &Matrix, factor: &Factor, selection: &Selection)
             let scores = sums.map(|(w, u)| (w + u).abs()).collect();
             gone = selection.mask(scores, d, 1.0 - left * left * left);
         }
-        // W ← Z − U with the new U: what the next step needs of both.
+        // Stores Z − U with the new U in W: the next step needs Z and U in this form only.
         w.data.par_iter_mut().zip(&mut u.data).zip(&gone).for_each(|((w, u), gone)| {
             let sum = *w + *u;
             (*w, *u) = if *gone { (-sum, sum) } else { (sum, 0.0) };

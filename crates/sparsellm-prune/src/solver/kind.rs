@@ -1,9 +1,9 @@
-//! Which solver.
+//! The choice of the solver.
 
 use crate::Scope;
 use std::str::FromStr;
 
-/// Which solver finds mask and weights.
+/// The solver that finds a linear's mask and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
@@ -14,7 +14,7 @@ pub enum Solver {
 }
 
 impl Solver {
-    /// The mask scope it is published with.
+    /// The mask scope that the solver was published with.
     pub fn scope(self) -> Scope {
         match self {
             Solver::Obs => Scope::Block,

@@ -1,4 +1,4 @@
-//! The problem every second-order method comes down to, and its solvers.
+//! The problem that every second-order method solves, and its solvers.
 
 mod admm;
 mod kind;

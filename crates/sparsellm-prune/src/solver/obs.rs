@@ -1,27 +1,28 @@
 //! The OBS solver (Frantar & Alistarh, *SparseGPT: Massive Language Models Can
-//! Be Accurately Pruned in One-Shot*, ICML 2023). Every second-order method
-//! calls it. It knows nothing of models.
+//! Be Accurately Pruned in One-Shot*, ICML 2023). It works on matrices alone and knows nothing of
+//! models.
 
 use crate::{Pattern, Scope, Selection, Settings, hessian::InverseFactor, select::each_smallest};
 use rayon::prelude::*;
 use sparsellm_tensor::{Matrix, View, sub_matmul_right_of, vectorized};
 
-/// Prunes this rank's rows `w: [d_out, d_in]` in place and lets the kept weights make up for it.
+/// Prunes this rank's rows `w: [d_out, d_in]` in place and adjusts the kept weights to compensate
+/// for the removed ones.
 ///
-/// `factor` holds `U` with `H⁻¹ = UᵀU`. Columns are taken in order; where a
-/// weight w becomes q, `err = (w − q)/U_jj`, and the columns to its right lose
-/// `err·U_j,j:` (within the block at once, beyond it in one product after the
-/// block). In each block (or of each row, or of the matrix, as `selection` has
-/// it) the ⌊ρ·numel⌋ weights of lowest `w²/U_jj²` go; for
-/// N:M the choice is per row and group, at the group's first column, from the
-/// weights as updated so far.
+/// `factor` holds `U` with `H⁻¹ = UᵀU`. The sweep visits the columns in order. When it replaces a
+/// weight w by q, then `err = (w − q)/U_jj`, and the weights to its right lose `err·U_j,j:`:
+/// those in the same block at once, those beyond it in one product after the block.
+///
+/// The mask removes the ⌊ρ·numel⌋ weights with the lowest `w²/U_jj²` of each block, each row or
+/// the whole matrix, according to the `selection`'s scope. An N:M mask is chosen for each row and
+/// group when the sweep reaches the group's first column, from the weights as updated by then.
 pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, settings: &Settings) {
     let (d_out, d_in) = (w.rows, w.cols);
     let grid = settings.bits.map(|bits| Grid::of(w, bits));
     factor.kill(w);
     let u = &factor.u;
     let pattern = selection.pattern;
-    // Beyond a block's scope, all columns' masks are chosen before the sweep.
+    // A scope wider than a block needs the masks of all columns before the sweep.
     let chosen = match (pattern, selection.scope) {
         (Pattern::Unstructured(_), Scope::Row | Scope::Matrix) => {
             Some(selection.mask(scores(w, u, 0..d_in), d_in, 1.0))
@@ -60,7 +61,7 @@ pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, sett
     }
 }
 
-/// The square roots of `w²/U_jj²`, for the weights of some columns.
+/// `|w/U_jj|`, which ranks the weights of some columns as `w²/U_jj²` does.
 fn scores(w: &Matrix, u: &Matrix, columns: std::ops::Range<usize>) -> Vec<f32> {
     let n = columns.len();
     let mut scores = vec![0.0; w.rows * n];
@@ -72,7 +73,7 @@ fn scores(w: &Matrix, u: &Matrix, columns: std::ops::Range<usize>) -> Vec<f32> {
     scores
 }
 
-/// One block of columns, for all rows.
+/// One block of columns, shared by all rows.
 struct Block<'a> {
     u: &'a Matrix,
     start: usize,
@@ -81,6 +82,8 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Sweeps this block's columns of one row. `mask` marks the weights to remove; `errors`
+    /// receives each column's `err`. With `round`, the kept weights are rounded.
     #[inline(always)]
     fn sweep_row(
         &self,
@@ -115,7 +118,7 @@ impl Block<'_> {
         }
     }
 
-    /// Marks the `zeros` lowest-scored of the `of` weights from column `j` on.
+    /// Marks the `zeros` weights with the lowest scores among the `of` weights from column `j`.
     fn choose_group(&self, row: &[f32], mask: &mut [bool], j: usize, zeros: usize, of: usize) {
         let mut scores = [0.0; 64];
         let mut long = Vec::new();
@@ -133,7 +136,7 @@ impl Block<'_> {
     }
 }
 
-/// Round-to-nearest onto an asymmetric grid per row, as SparseGPT's quantizer:
+/// Rounds to nearest on an asymmetric grid per row, as SparseGPT's quantizer does:
 /// `q = scale·(clamp(round(w/scale) + zero, 0, 2ᵇ − 1) − zero)`.
 struct Grid {
     rows: Vec<RowGrid>,
@@ -147,7 +150,7 @@ struct RowGrid {
 }
 
 impl Grid {
-    /// The grid of each row's original weights.
+    /// The grids that span each row's weights before pruning.
     fn of(w: &Matrix, bits: u32) -> Grid {
         let max = 2f32.powi(bits as i32) - 1.0;
         let row = |i: usize| {

@@ -1,5 +1,5 @@
-//! The problem every second-order method comes down to, for the linears that
-//! share an input with Hessian H:
+//! The problem that every second-order method solves for the linears that share an input with
+//! Hessian H:
 //!
 //! ```text
 //! min  tr((Ŵ − W) H (Ŵ − W)ᵀ)      (Ŵ sparse)
@@ -20,7 +20,7 @@ use std::ops::Range;
 /// given the Gram matrix `XᵀX` of its inputs.
 ///
 /// # Errors
-/// Where the Gram matrix is not finite.
+/// If the Gram matrix is not finite.
 ///
 /// # Example
 /// See the [crate's](crate) front page.
@@ -38,7 +38,7 @@ pub fn prune_matrix(w: &mut Matrix, gram: &Gram, settings: &Settings) -> Result<
 pub struct Problem<'a> {
     /// The inverse factor of the damped H.
     pub factor: InverseFactor,
-    /// H itself, where refit or ADMM need it.
+    /// The damped H itself, if the refit or ADMM needs it.
     hessian: Option<Matrix>,
     admm: Option<admm::Factor>,
     settings: Settings,

@@ -1,5 +1,4 @@
-//! Masked refit: with the mask fixed, the kept weights move to the
-//! least-squares optimum on their support.
+//! Masked refit: with the mask fixed, the kept weights move towards the least-squares optimum.
 
 use rayon::prelude::*;
 use sparsellm_tensor::{Matrix, dot, matmul};
@@ -10,11 +9,10 @@ use sparsellm_tensor::{Matrix, dot, matmul};
 /// min  tr(Ŵ H Ŵᵀ) − 2 tr(Ŵ Bᵀ)      (Ŵ zero where w is)
 /// ```
 ///
-/// by `steps` conjugate-gradient steps per row, preconditioned by `diag H`
-/// (which is the same as normalising the features). Rows share the product
-/// with `h: [d_in, d_in]`. The objective falls with every step, so that a refit
-/// never does harm to it. `b: [d_out, d_in]` is `W H` where W is the optimum
-/// without a mask.
+/// by `steps` conjugate-gradient steps per row, preconditioned by `diag H` (which is the same as
+/// normalising the features). All rows share one product with `h: [d_in, d_in]` per step. Every
+/// step lowers the objective, so any number of steps is safe. `b: [d_out, d_in]` is `W H`, where
+/// W is the optimum without a mask.
 pub fn refit(w: &mut Matrix, h: &Matrix, b: &Matrix, steps: usize) {
     if steps == 0 || w.data.is_empty() {
         return;
@@ -51,7 +49,7 @@ pub fn refit(w: &mut Matrix, h: &Matrix, b: &Matrix, steps: usize) {
                     if *w != 0.0 {
                         *r -= alpha * q;
                         let moved = *w + alpha * p;
-                        // An exact zero would leave the support.
+                        // The support is read from the weights, so a kept one must not become 0.
                         *w = if moved == 0.0 { f32::MIN_POSITIVE } else { moved };
                     }
                 }
@@ -66,6 +64,7 @@ pub fn refit(w: &mut Matrix, h: &Matrix, b: &Matrix, steps: usize) {
     }
 }
 
+/// `z = r/diag H`, given the inverse of the diagonal.
 fn precondition(z: &mut [f32], r: &[f32], inverse: &[f32]) {
     for ((z, r), v) in z.iter_mut().zip(r).zip(inverse) {
         *z = r * v;

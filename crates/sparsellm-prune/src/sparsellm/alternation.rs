@@ -1,4 +1,4 @@
-//! The alternating loop: epochs, and the guard.
+//! The alternating loop over epochs, and the guard that keeps the best one.
 
 use super::{
     passes::{Pass, Start, a_solver},
@@ -18,17 +18,17 @@ use std::ops::Range;
 /// Relative damping λ/mean(diag G) of the least-squares problems.
 const LEAST_SQUARES_DAMPING: f32 = 1e-4;
 
-/// What the loop holds between the epochs.
+/// Everything that the loop keeps between epochs.
 pub(super) struct Alternation<'a> {
     updates: &'a dyn Updates,
     task: &'a Task<'a>,
     start: Start,
-    /// X does not change: one factor serves every first linear and every epoch.
+    /// The Hessian of X, which does not change: one factor serves every first linear and epoch.
     problem_x: Problem<'a>,
     least_squares_x: Option<CholeskyFactor>,
-    /// The last linear's dense weights, which the sequential refit is held to.
+    /// The last linear's dense weights, to which the sequential refit is held.
     dense_last: Option<Matrix>,
-    /// This rank's rows of the last linear.
+    /// The range of this rank's rows of the last linear.
     own: Range<usize>,
     trouble: Trouble,
     errors: Vec<f64>,
@@ -44,7 +44,7 @@ struct Best {
 }
 
 impl<'a> Alternation<'a> {
-    /// Everything at its dense value; `None` where the inputs are not finite.
+    /// Starts with every variable at its dense value. Returns `None` if the inputs are not finite.
     pub fn start(
         updates: &'a dyn Updates,
         first: &[&mut Linear],
@@ -78,7 +78,7 @@ impl<'a> Alternation<'a> {
         }))
     }
 
-    /// Runs the epochs; `ratio` is β/α. `None` where none gave anything finite.
+    /// Runs the epochs; `ratio` is β/α. Returns `None` if no epoch gave finite weights.
     pub fn run(
         mut self,
         first: &mut [&mut Linear],
@@ -114,8 +114,8 @@ impl<'a> Alternation<'a> {
         Ok(self.finish(first, last))
     }
 
-    /// The first linears' next weights, pruned. From the second epoch on they are
-    /// `W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹` before.
+    /// Makes the first linears' next weights. The first epoch prunes the dense weights, later ones
+    /// prune `W̄₁ = (z − b₁)ᵀX (XᵀX + λI)⁻¹`. Returns `None` if a Hessian cannot be factored.
     fn first_weights(&mut self, epoch: usize, first: &mut [&mut Linear]) -> Option<()> {
         let d_ff = self.start.sums.aa.dim();
         let rows = rows_of(self.task.ranks, d_ff);
@@ -135,9 +135,10 @@ impl<'a> Alternation<'a> {
         Some(())
     }
 
-    /// The last linear's next weights, pruned. From the second epoch on they are
-    /// `W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹` before; with the sequential refit from the
-    /// first on, a being what the pruned first linears really give.
+    /// Makes the last linear's next weights. The first epoch prunes the dense weights, later ones
+    /// prune `W̄₂ = (T − b₂)ᵀa (aᵀa + λI)⁻¹`. With the sequential refit every epoch prunes such a
+    /// solution, for the a that the pruned first linears actually produce. Returns `None` if a
+    /// Hessian cannot be factored.
     fn last_weights(
         &mut self,
         epoch: usize,
@@ -169,8 +170,8 @@ impl<'a> Alternation<'a> {
         Some(())
     }
 
-    /// The true error E; with the a-update's `solver`, a, z (and s) of the next epoch
-    /// in the same pass.
+    /// Measures the true error E. If the a-update's `solver` is given, the same pass makes a and
+    /// moves z (and s) for the next epoch.
     fn measure(
         &mut self,
         first: &[&mut Linear],
@@ -186,7 +187,7 @@ impl<'a> Alternation<'a> {
         Ok(error / *norm)
     }
 
-    /// The guard: the layer ends with its best iterate.
+    /// The guard: remembers the weights if they are the best so far.
     fn guard(&mut self, epoch: usize, error: f64, first: &[&mut Linear], last: &Linear) {
         if error.is_finite() && self.best.as_ref().is_none_or(|best| error < best.error) {
             let first = first.iter().map(|l| l.weight.view().to_matrix()).collect();
@@ -194,7 +195,7 @@ impl<'a> Alternation<'a> {
         }
     }
 
-    /// Puts the best iterate in its place.
+    /// Restores the best weights. Returns `None` if there are none.
     fn finish(self, first: &mut [&mut Linear], last: &mut Linear) -> Option<Outcome> {
         let best = self.best?;
         for (linear, weight) in first.iter_mut().zip(best.first) {
@@ -226,17 +227,18 @@ fn finite(first: &[&mut Linear], last: &Linear) -> bool {
     finite(&last.weight) && first.iter().all(|l| finite(&l.weight))
 }
 
-/// Problems met while factoring a network's Hessians.
+/// The numerical trouble met in a network, for the report and the user's warnings.
 struct Trouble {
+    /// The damping that the settings ask for.
     asked: f32,
-    /// The largest damping of [`FIRST`] and [`LAST`].
+    /// The largest damping that was needed, for [`FIRST`] and for [`LAST`].
     damping: [f32; 2],
     warnings: Vec<String>,
 }
 
-/// The first linears, whose input is X.
+/// The index of the first linears, whose input is X.
 const FIRST: usize = 0;
-/// The last one, whose input is a.
+/// The index of the last linear, whose input is a.
 const LAST: usize = 1;
 
 impl Trouble {

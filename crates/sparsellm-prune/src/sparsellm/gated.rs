@@ -6,14 +6,14 @@ use super::{
 };
 use sparsellm_tensor::{Scalar, vectorized};
 
-/// `a = f(s) ⊙ z`, with penalties α and β.
+/// The updates for `a = f(s) ⊙ z`, with penalties α and β.
 #[derive(Clone, Copy, Debug)]
 pub struct Gated<F> {
-    /// Penalty of the linear constraints.
+    /// The penalty of the linear constraints.
     pub alpha: f32,
-    /// Penalty of the activation constraint.
+    /// The penalty of the activation constraint.
     pub beta: f32,
-    /// What the gate's output goes through.
+    /// The gate's activation f.
     pub f: F,
 }
 
@@ -26,7 +26,7 @@ impl<F: Scalar> Gated<F> {
         (self.alpha * m + self.beta * f * a) / (self.alpha + self.beta * f * f)
     }
 
-    /// The terms of the objective that hold s: `α(s − g)² + β(a − f(s) z)²`.
+    /// The terms of the objective that involve s: `α(s − g)² + β(a − f(s) z)²`.
     #[inline(always)]
     pub fn objective(&self, a: f32, g: f32, z: f32, s: f32) -> f32 {
         self.newton().objective(a, g, z, s, self.f.value(s))

@@ -1,9 +1,9 @@
-//! SparseLLM (Bai et al., *SparseLLM: Towards Global Pruning of Pre-trained
-//! Language Models*, NeurIPS 2024): the linears of a feed-forward network
-//! pruned together, against the dense network's output.
+//! SparseLLM (Bai et al., *SparseLLM: Towards Global Pruning of Pre-trained Language Models*,
+//! NeurIPS 2024): the linears of a feed-forward network are pruned together, against the dense
+//! network's output.
 //!
-//! With auxiliary z (s) for the first linears' outputs and a for the last
-//! linear's input, it alternates closed-form updates on
+//! With auxiliary variables z (and s) for the first linears' outputs and a for the last linear's
+//! input, it minimises, one variable at a time,
 //!
 //! ```text
 //! min  α‖Y − b₂ − a W₂ᵀ‖² + β‖a − φ(z)‖² + α‖z − b₁ − X W₁ᵀ‖²     (W₁, W₂ sparse)
@@ -11,17 +11,16 @@
 //!
 //! where φ is `f(z)` for plain networks (relu for OPT) and `f(s)⊙z` for gated ones
 //! (silu for LLaMA), whose gate adds a third term `α‖s − X W_gateᵀ‖²`.
-//! `alternation.rs` is the loop; `relu.rs`, `smooth.rs` and `gated.rs` are the
-//! updates of z and s for the kinds of φ.
+//! `alternation.rs` has the loop; `relu.rs`, `smooth.rs` and `gated.rs` have the updates of z and
+//! s for the kinds of φ.
 //!
-//! As published, W₂ is fitted to the auxiliary a. With the sequential refit it is
-//! fitted to the activations that the pruned W₁ really gives; the target Y may
-//! lean towards a reference, and the masks of W₁ may weigh neurons by their
-//! worth (docs/results.md).
+//! As published, W₂ is fitted to the auxiliary a. With the sequential refit it is fitted to the
+//! activations that the pruned W₁ actually produces. The target Y may lean towards a reference,
+//! and the masks of W₁ may favour neurons by their importance (docs/results.md).
 //!
-//! Tokens are streamed in chunks: every sum the weights need is a sum over
-//! tokens, so only z (and s) persist between epochs, and a never does. Each rank
-//! has the X, Y, z (and s) of its own tokens.
+//! Tokens are streamed in chunks. Everything that the weights need is a sum over tokens, so only z
+//! (and s) persist between epochs; a never does. Each rank holds X, Y and z (and s) of its own
+//! tokens.
 
 mod alternation;
 mod gated;

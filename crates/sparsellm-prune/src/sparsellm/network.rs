@@ -1,4 +1,4 @@
-//! A feed-forward network pruned as a whole: which updates it takes.
+//! Prunes a feed-forward network as a whole, with the updates that suit its kind.
 
 use super::{
     alternation::Alternation,
@@ -12,15 +12,14 @@ use sparsellm_base::Result;
 use sparsellm_model::{Activation, Ffn, Linear};
 use sparsellm_tensor::with_activation;
 
-/// Prunes a feed-forward network in place. `observe` is told each epoch (from 1) and
-/// its error, and ends the run with an error of its own. The target leans on the
-/// `reference`, where there is one.
+/// Prunes a feed-forward network in place. If a `reference` is given, the target leans on it.
+/// `observe` is called with each epoch (counted from 1) and its error.
 ///
-/// Returns `None` where no epoch gave anything finite: the network's weights are then
-/// of no use.
+/// Returns `None` if no epoch gave finite weights; the network's weights are then useless.
 ///
 /// # Errors
-/// The observer's, and those of the temporary file that may hold z and s.
+/// If `observe` returns an error, which ends the run, or if the temporary file for z and s cannot
+/// be used.
 pub fn prune_network(
     ffn: &mut Ffn,
     reference: Option<Reference>,

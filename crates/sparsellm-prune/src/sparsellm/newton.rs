@@ -1,23 +1,23 @@
-//! Safeguarded Gauss–Newton steps on one argument of φ, element by element.
+//! Safeguarded Gauss–Newton steps on one argument of φ, taken for each element by itself.
 
 use sparsellm_tensor::Scalar;
 
-/// Steps per element and epoch.
+/// The number of steps per element and epoch, at most.
 const STEPS: usize = 8;
-/// Step lengths tried in turn: the full step, then halves.
+/// The step lengths that are tried in turn: the full step, then ever shorter halves.
 const LENGTHS: [f32; 4] = [1.0, 0.5, 0.25, 0.125];
-/// A step shorter than this, relative to 1 + |s|, is not taken.
+/// An element stops moving when its step is shorter than this, relative to 1 + |s|.
 const TOLERANCE: f32 = 1e-4;
-/// Elements moved together, so that the compiler can vectorise.
+/// The number of elements that move together, so that the compiler can vectorise.
 pub(super) const LANES: usize = 16;
 
-/// The terms of the objective that hold s:
+/// The terms of the objective that involve s:
 ///
 /// ```text
 /// α(s − g)² + β(a − f(s) z)²
 /// ```
 ///
-/// for gated networks; with z = 1 and g = m, those that hold the z of plain ones.
+/// for gated networks. With z = 1 and g = m they are those of the z of plain networks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newton<F> {
     pub alpha: f32,
@@ -26,16 +26,16 @@ pub(super) struct Newton<F> {
 }
 
 impl<F: Scalar> Newton<F> {
-    /// The objective, where `value` is `f(s)`.
+    /// These terms, given `value = f(s)`.
     #[inline(always)]
     pub fn objective(&self, a: f32, g: f32, z: f32, s: f32, value: f32) -> f32 {
         let (linear, activation) = (s - g, a - value * z);
         self.alpha * linear * linear + self.beta * activation * activation
     }
 
-    /// `s ← s − g'/h`, `g' = 2α(s − g) + 2β(f(s) z − a) f'(s) z`,
-    /// `h = 2α + 2β(f'(s) z)²`, each step taken only where the objective falls.
-    /// (The authors' two gradient steps of 0.01 diverge where z has outliers.)
+    /// Repeats `s ← s − g'/h` with `g' = 2α(s − g) + 2β(f(s) z − a) f'(s) z` and
+    /// `h = 2α + 2β(f'(s) z)²`. An element takes a step only if its objective falls. (The authors
+    /// take two gradient steps of 0.01, which diverge when z has outliers.)
     #[inline(always)]
     pub fn steps(
         &self,
@@ -88,7 +88,7 @@ impl<F: Scalar> Newton<F> {
         }
     }
 
-    /// Moves the whole slice `s`; `z` gives the lanes of z from a place on.
+    /// Moves all elements of `s`. `z` returns the values of z for a range of elements.
     #[inline(always)]
     pub fn move_all(
         &self,
@@ -108,7 +108,7 @@ impl<F: Scalar> Newton<F> {
     }
 }
 
-/// Up to [`LANES`] elements, filled up with zeros.
+/// Copies up to [`LANES`] elements and fills the rest with zeros.
 #[inline(always)]
 pub(super) fn load(from: &[f32]) -> [f32; LANES] {
     let mut lanes = [0f32; LANES];

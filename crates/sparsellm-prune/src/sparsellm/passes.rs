@@ -1,6 +1,6 @@
-//! The passes over the calibration tokens. All that the loop needs of them are
-//! sums over tokens, so only z (and s) persist between epochs. What concerns one
-//! token is done tile by tile, the sums chunk by chunk.
+//! The passes over the calibration tokens. The loop needs only sums over tokens from them, so only
+//! z (and s) persist between epochs. Tokens are processed in tiles, and the sums are gathered in
+//! chunks of many tiles.
 
 use super::{
     state::State,
@@ -16,17 +16,18 @@ use sparsellm_tensor::profile::{Phase, phase};
 use sparsellm_tensor::{Matrix, View, tile_matmul_nt, tiles};
 use std::{borrow::Cow, ops::Range};
 
-/// Sums over all ranks' tokens that give the next weights.
+/// The sums over all ranks' tokens from which the next weights are solved.
 pub struct Sums {
     /// `aᵀa`.
     pub aa: Gram,
     /// `(T − b₂)ᵀ a: [d, d_ff]`.
     pub ta: CrossGram,
-    /// `(z − b₁)ᵀ X: [d_ff, d]` of each first linear, one after another.
+    /// `(z − b₁)ᵀ X: [d_ff, d]` for each first linear, one after another.
     pub zx: CrossGram,
 }
 
 impl Sums {
+    /// Adds some tokens to the sums for the last linear.
     fn add_last(&mut self, target: View, a: &[f32]) {
         let a = View::new(a, self.aa.dim());
         self.aa.add(a);
@@ -38,14 +39,14 @@ impl Sums {
         self.ta.clear();
     }
 
-    /// Adds up what concerns the last linear over the ranks.
+    /// Adds up the ranks' sums for the last linear.
     fn sum_last(&mut self, ranks: &dyn Communicator) {
         self.aa.sum(ranks);
         self.ta.sum(ranks);
     }
 }
 
-/// Everything at its dense value.
+/// The state with every variable at its dense value.
 pub struct Start {
     /// z (and s).
     pub state: State,
@@ -53,16 +54,17 @@ pub struct Start {
     pub target: Matrix,
     /// `‖Y‖²`.
     pub norm: f64,
+    /// `XᵀX`.
     pub xx: Gram,
-    /// Holds `aᵀa`; with the sequential refit nothing yet, as that makes its own.
+    /// Holds `aᵀa` only, and with the sequential refit nothing, because that gathers its own a.
     pub sums: Sums,
-    /// What each row of each first linear is worth, where that is asked for.
+    /// The importance of each row of each first linear, if the settings ask for it.
     pub neuron_weights: Vec<Option<Vec<f32>>>,
 }
 
 impl Start {
-    /// Runs the dense network on this rank's tokens. The target is its output Y, or
-    /// where there is a `reference` R, `T = (1 − λ)Y + λR`.
+    /// Runs the dense network on this rank's tokens. The target T is the network's output Y, or
+    /// `(1 − λ)Y + λR` if there is a `reference` R.
     pub fn new(
         updates: &dyn Updates,
         first: &[&mut Linear],
@@ -122,22 +124,22 @@ impl Start {
     }
 }
 
-/// The dense network, and how its target is made.
+/// The dense network, and how the target is made from its output.
 struct Dense<'a, 'b> {
     updates: &'a dyn Updates,
     first: &'a [&'b mut Linear],
     last: &'a Linear,
-    /// λ.
+    /// How far the target leans on R, from 0 to 1.
     lambda: f32,
-    /// What the network's output goes through before it is R's.
+    /// The norm between the network's output and R, if there is one.
     norm: Option<&'a Norm>,
-    /// Whether slopes are wanted.
+    /// Whether to sum the squared slopes of φ.
     weigh: bool,
 }
 
 impl Dense<'_, '_> {
-    /// A tile's z (and s), a and target; `‖Y‖²` of it, and where they are wanted the
-    /// squared slopes.
+    /// Computes a tile's z (and s), a and target. Returns the tile's `‖Y‖²` and, if they are
+    /// wanted, its sums of squared slopes.
     fn tile(&self, x: View, a: &mut [f32], z: &mut [f32], target: &mut [f32]) -> (f64, Vec<f64>) {
         let (d, d_ff, lambda) = (self.last.weight.rows, self.last.weight.cols, self.lambda);
         let zero = vec![0.0; d];
@@ -163,10 +165,10 @@ impl Dense<'_, '_> {
     }
 }
 
-/// What an error in neuron i's pre-activation is worth to the network's output,
-/// to first order, with an exponent that tempers it:
-/// `(Σ_t φ'(t, i)² · ‖W₂,:ᵢ‖²)^(exponent/2)`. `slopes: [d_ff]` is the sum over
-/// tokens.
+/// The importance of each neuron: how much an error in its pre-activation changes the network's
+/// output, to first order, tempered by an exponent. For neuron i it is
+/// `(Σ_t φ'(t, i)² · ‖W₂,:ᵢ‖²)^(exponent/2)`, relative to the mean over neurons before the exponent
+/// is applied. `slopes: [d_ff]` is the sum over tokens.
 pub fn neuron_weights(slopes: &[f64], w2: &Matrix, exponent: f32) -> Vec<f32> {
     let mut worth = vec![0f64; w2.cols];
     for row in w2.data.chunks_exact(w2.cols.max(1)) {
@@ -178,7 +180,7 @@ pub fn neuron_weights(slopes: &[f64], w2: &Matrix, exponent: f32) -> Vec<f32> {
     worth.iter().map(|s| (s * scale).powf(0.5 * f64::from(exponent)) as f32).collect()
 }
 
-/// `φ'²`, summed over a tile's tokens, per argument of φ and neuron.
+/// `φ'²` summed over a tile's tokens, for each argument of φ and each neuron.
 fn squared_slopes(updates: &dyn Updates, pre: &[f32], width: usize) -> Vec<f64> {
     let mut sums = vec![0f64; width];
     let mut slopes = vec![0f32; width];
@@ -189,22 +191,22 @@ fn squared_slopes(updates: &dyn Updates, pre: &[f32], width: usize) -> Vec<f64> 
     sums
 }
 
-/// The network with an epoch's sparse weights, and the target it is compared with.
+/// One pass: the network with an epoch's sparse weights, its inputs and its target.
 pub struct Pass<'a, 'b> {
     pub updates: &'a dyn Updates,
     pub first: &'a [&'b mut Linear],
     pub last: &'a Linear,
     pub target: &'a Matrix,
     pub x: &'a Matrix,
-    /// Tokens per chunk.
+    /// The number of tokens per chunk.
     pub chunk: usize,
-    /// Whether the last linear is fitted to what the first ones really give.
+    /// Whether the last linear is fitted to what the first ones actually produce, in which case
+    /// [`activations`](Self::activations) gathers its sums.
     pub sequential: bool,
 }
 
 impl Pass<'_, '_> {
-    /// Gathers aᵀa and Tᵀa of the activations `a = φ(X W₁ᵀ + b₁)` that the
-    /// first linears as they are produce.
+    /// Gathers aᵀa and Tᵀa for the activations `a = φ(X W₁ᵀ + b₁)` of the current first linears.
     pub fn activations(&self, sums: &mut Sums, ranks: &dyn Communicator) {
         let d_ff = self.last.weight.cols;
         sums.clear_last();
@@ -222,7 +224,7 @@ impl Pass<'_, '_> {
         sums.sum_last(ranks);
     }
 
-    /// `‖T − FFN_sparse(X)‖²`.
+    /// The squared error `‖T − FFN_sparse(X)‖²`.
     pub fn error(&self, ranks: &dyn Communicator) -> f64 {
         let errors = tiles(self.x.rows, [], |rows, []| {
             let mut pre = vec![0.0; rows.len() * self.width()];
@@ -233,8 +235,8 @@ impl Pass<'_, '_> {
         ranks.sum_number(errors.iter().sum())
     }
 
-    /// [`error`](Self::error), and in the same pass makes a, moves z (and s),
-    /// and gathers what the next epoch's weights need.
+    /// Returns [`error`](Self::error), and in the same pass makes a, moves z (and s), and gathers
+    /// the sums for the next epoch's weights.
     pub fn update(
         &self,
         state: &mut State,
@@ -272,7 +274,7 @@ impl Pass<'_, '_> {
         Ok(ranks.sum_number(error))
     }
 
-    /// One tile's part of the error, its a, and its next z (and s).
+    /// Makes one tile's a and moves its z (and s). Returns the tile's part of the error.
     fn update_tile(
         &self,
         rows: Range<usize>,
@@ -295,7 +297,8 @@ impl Pass<'_, '_> {
         error
     }
 
-    /// One tile's `‖T − φ W₂ᵀ‖²`, φ of what the first linears give.
+    /// One tile's `‖T − φ W₂ᵀ‖²`, with φ of the first linears' outputs. It leaves these outputs in
+    /// `pre`, φ in `a`, and the residual in `out`.
     fn error_of_tile(
         &self,
         rows: Range<usize>,
@@ -310,8 +313,7 @@ impl Pass<'_, '_> {
         squares(out.iter().copied())
     }
 
-    /// `a = φ + (y − b₂ − φ W₂ᵀ) (W₂W₂ᵀ + (β/α) I)⁻¹ W₂`, with φ of the current
-    /// z (and s). `solver` is `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`.
+    /// Sets `a = φ + (y − b₂ − φ W₂ᵀ) (W₂W₂ᵀ + (β/α) I)⁻¹ W₂`, with φ of the current z (and s). `solver` is `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`.
     fn update_a(&self, y: View, a: &mut [f32], state: &[f32], out: &mut [f32], solver: &Matrix) {
         phi(self.updates, state, a, solver.rows);
         out.copy_from_slice(y.data);
@@ -319,7 +321,7 @@ impl Pass<'_, '_> {
         tile_matmul_nt(a, 0, true, 1.0, View::new(out, solver.cols), solver.view());
     }
 
-    /// `z − b₁` of some tokens.
+    /// `z − b₁` for some tokens.
     fn without_biases<'z>(&self, z: &'z [f32]) -> Cow<'z, [f32]> {
         if self.first.iter().all(|linear| linear.bias.is_none()) {
             return Cow::Borrowed(z);
@@ -334,14 +336,15 @@ impl Pass<'_, '_> {
         Cow::Owned(z)
     }
 
-    /// Elements of z (and s) per token.
+    /// The number of elements of z (and s) per token.
     fn width(&self) -> usize {
         self.first.len() * self.last.weight.cols
     }
 }
 
-/// `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`: by the matrix inversion lemma a d×d
-/// factor does what a d_ff×d_ff one would.
+/// The a-update's matrix `[(W₂W₂ᵀ + (β/α) I)⁻¹ W₂]ᵀ: [d_ff, d]`, with `ratio` = β/α. By the matrix
+/// inversion lemma, a d×d factor takes the place of a d_ff×d_ff one. Returns `None` if it cannot be
+/// factored.
 pub fn a_solver(w2: &Matrix, ratio: f32, ranks: &dyn Communicator) -> Option<Matrix> {
     let mut w2t = w2.transposed();
     let gram = Gram::of(w2t.view(), ranks);
@@ -355,7 +358,7 @@ pub fn a_solver(w2: &Matrix, ratio: f32, ranks: &dyn Communicator) -> Option<Mat
     Some(w2t)
 }
 
-/// What the first linears give for a tile, side by side.
+/// Writes the first linears' outputs for a tile side by side into `pre`.
 fn forward(first: &[&mut Linear], x: View, pre: &mut [f32]) {
     let mut at = 0;
     for linear in first {
@@ -364,19 +367,20 @@ fn forward(first: &[&mut Linear], x: View, pre: &mut [f32]) {
     }
 }
 
-/// `φ` of a tile's tokens: d_ff elements of `a` for each.
+/// Writes `φ` of a tile's tokens into `a`, d_ff elements for each.
 fn phi(updates: &dyn Updates, pre: &[f32], a: &mut [f32], d_ff: usize) {
     let width = d_ff * pre.len() / a.len().max(1);
     let tokens = a.chunks_exact_mut(d_ff).zip(pre.chunks_exact(width));
     tokens.for_each(|(a, pre)| updates.phi(pre, a));
 }
 
-/// The ranges of at most `size` that make up `0..n`.
+/// The consecutive ranges of at most `size` elements that cover `0..n`.
 fn chunks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     let size = size.max(1);
     (0..n).step_by(size).map(move |start| start..(start + size).min(n))
 }
 
+/// The sum of the squares of the values.
 fn squares(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|v| f64::from(v) * f64::from(v)).sum()
 }

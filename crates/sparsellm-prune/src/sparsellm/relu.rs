@@ -3,18 +3,17 @@
 use super::updates::Updates;
 use sparsellm_tensor::{Relu, Scalar, vectorized};
 
-/// `a = relu(z)`, with penalties α and β.
+/// The updates for `a = relu(z)`, with penalties α and β.
 #[derive(Clone, Copy, Debug)]
 pub struct ReluUpdates {
-    /// Penalty of the linear constraints.
+    /// The penalty of the linear constraints.
     pub alpha: f32,
-    /// Penalty of the activation constraint.
+    /// The penalty of the activation constraint.
     pub beta: f32,
 }
 
 impl ReluUpdates {
-    /// The terms of the objective that hold z:
-    /// `β(a − relu(z))² + α(z − m)²`.
+    /// The terms of the objective that involve z: `β(a − relu(z))² + α(z − m)²`.
     #[inline(always)]
     pub fn objective(&self, a: f32, m: f32, z: f32) -> f32 {
         let (activation, linear) = (a - Relu.value(z), z - m);

@@ -6,20 +6,20 @@ use super::{
 };
 use sparsellm_tensor::{Scalar, vectorized};
 
-/// `a = f(z)`, with penalties α and β. There is no closed form for z: it takes the
-/// safeguarded Newton steps that the s of gated networks takes.
+/// The updates for `a = f(z)`, with penalties α and β. As z has no closed form, it takes the same
+/// safeguarded Newton steps as the s of gated networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Smooth<F> {
-    /// Penalty of the linear constraints.
+    /// The penalty of the linear constraints.
     pub alpha: f32,
-    /// Penalty of the activation constraint.
+    /// The penalty of the activation constraint.
     pub beta: f32,
-    /// The activation.
+    /// The activation f.
     pub f: F,
 }
 
 impl<F: Scalar> Smooth<F> {
-    /// The terms of the objective that hold z: `β(a − f(z))² + α(z − m)²`.
+    /// The terms of the objective that involve z: `β(a − f(z))² + α(z − m)²`.
     #[inline(always)]
     pub fn objective(&self, a: f32, m: f32, z: f32) -> f32 {
         self.newton().objective(a, m, 1.0, z, self.f.value(z))

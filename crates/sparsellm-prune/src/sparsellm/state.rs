@@ -1,5 +1,5 @@
-//! z (and s) between epochs: all that the method keeps per token. In memory or
-//! in a temporary file, as f32 or as bf16.
+//! Keeps z (and s) between epochs. They are all that the method stores per token, in memory or in
+//! a temporary file, as f32 or as bf16.
 
 use sparsellm_base::{Error, Result};
 use sparsellm_tensor::{FloatType, decode, encode};
@@ -11,14 +11,14 @@ use std::{
     str::FromStr,
 };
 
-/// The number type z and s are kept in.
+/// The number type in which z and s are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateType {
-    /// As computed.
+    /// As they are computed.
     #[default]
     F32,
-    /// Rounded to 8 bits of mantissa: half the memory.
+    /// Rounded to bf16, which takes half the memory.
     Bf16,
 }
 
@@ -30,7 +30,7 @@ impl StateType {
         }
     }
 
-    /// Bytes per element.
+    /// The number of bytes per element.
     pub fn size(self) -> usize {
         self.dtype().size()
     }
@@ -48,52 +48,53 @@ impl FromStr for StateType {
     }
 }
 
-/// How the tokens are streamed, and where z and s are kept meanwhile.
+/// How tokens are streamed, and where z and s are kept between epochs.
 #[derive(Clone, Debug)]
 pub struct Streaming {
-    /// Tokens per chunk.
+    /// The number of tokens per chunk.
     pub chunk: usize,
-    /// The folder of the temporary file that holds z and s; memory where `None`.
-    /// (Read and written, not mapped: a full disk is an error then, not a
-    /// signal, and pages in memory count towards no one's limit.)
+    /// The folder of a temporary file for z and s; `None` keeps them in memory. The file is read and
+    /// written rather than mapped, so that a full disk is an error and not a signal, and its pages
+    /// do not count towards the process's memory.
     pub spill: Option<PathBuf>,
 }
 
 impl Streaming {
-    /// Chunks of `chunk` tokens, z and s in memory.
+    /// Streams chunks of `chunk` tokens, and keeps z and s in memory.
     pub fn in_memory(chunk: usize) -> Self {
         Streaming { chunk, spill: None }
     }
 
-    /// Whether rows kept as `state` can be used where they are kept.
+    /// Whether rows of the type `state` can be used in place, without a copy.
     pub(super) fn in_place(&self, state: StateType) -> bool {
         self.spill.is_none() && state == StateType::F32
     }
 }
 
+/// Where the rows are kept.
 enum Place {
     Values(Vec<f32>),
     Bytes(Vec<u8>),
-    /// Without a name: nothing is left of it, however the process ends.
+    /// A file without a name, of which nothing is left however the process ends, and its folder.
     File(File, PathBuf),
 }
 
-/// Rows of `cols` elements, one per token: its z, then its s.
+/// One row of `cols` elements per token: its z, and then its s.
 pub struct State {
     cols: usize,
     dtype: FloatType,
     place: Place,
-    /// The rows in use, where they are not kept as f32 in memory.
+    /// The rows in use as f32, unless they are used in place.
     rows: Vec<f32>,
-    /// The same as they lie in the file.
+    /// The same rows as they are stored in the file.
     bytes: Vec<u8>,
 }
 
 impl State {
-    /// Room for `tokens` rows.
+    /// Makes room for `tokens` rows.
     ///
     /// # Errors
-    /// Where there can be no temporary file, or none of that size.
+    /// If the temporary file cannot be created with that size.
     pub fn new(
         tokens: usize,
         cols: usize,
@@ -114,10 +115,10 @@ impl State {
         Ok(State { cols, dtype, place, rows: Vec::new(), bytes: Vec::new() })
     }
 
-    /// Lets `body` change some tokens' rows.
+    /// Calls `body` to change the rows of some tokens.
     ///
     /// # Errors
-    /// Where the temporary file cannot be read or written.
+    /// If the temporary file cannot be read or written.
     pub fn with<R>(
         &mut self,
         tokens: Range<usize>,

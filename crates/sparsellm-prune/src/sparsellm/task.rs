@@ -15,16 +15,15 @@ pub struct Task<'a> {
     pub settings: &'a Settings,
     /// How the tokens are streamed.
     pub streaming: &'a Streaming,
-    /// The ranks that have the other tokens.
+    /// The ranks that hold the other tokens.
     pub ranks: &'a dyn Communicator,
 }
 
-/// What the network would have to give to end in the dense model's hidden states.
+/// The output with which the network would restore the dense model's hidden states.
 pub struct Reference {
-    /// `[tokens, d]`, biases included.
+    /// That output for this rank's tokens, `[tokens, d]`, biases included.
     pub output: Matrix,
-    /// The norm that the network's output goes through before it is held against
-    /// that, where there is one (Gemma 2).
+    /// The norm between the network's output and `output`, if the block has one (Gemma 2).
     pub norm: Option<Norm>,
 }
 
@@ -35,8 +34,7 @@ pub struct Outcome {
     pub errors: Vec<f64>,
     /// The epoch whose weights were kept, counted from 1.
     pub kept_epoch: usize,
-    /// The largest relative damping that the Hessians of the first linears and of
-    /// the last needed.
+    /// The largest relative damping that a Hessian needed, for the first linears and for the last.
     pub damping: [f32; 2],
     /// Warnings for the user, such as a Hessian that needed more damping than requested.
     pub warnings: Vec<String>,
