@@ -20,19 +20,28 @@ pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
         .observer(progress.observer())
         .write(&args.output);
     drop(progress);
-    let mut report = report.map_err(|e| match unfinished(&args.output) {
-        0 => e,
-        _ if matches!(e, Error::Usage(_)) => e,
-        done => Error::Input(format!(
-            "{e}; finished layers: {done}, and the same command with --resume goes on from there"
-        )),
-    })?;
+    let mut report = report.map_err(|e| with_what_is_left(e, unfinished(&args.output)))?;
     if report.seconds > 0.0 {
         // A run that was already finished reports 0 seconds, and opening does not count either.
         report.seconds += opening.as_secs_f64();
     }
     let table = measured.map(|(profile, peak)| Table::new(&profile, peak));
     tell(args, &model, &report, table.as_ref(), context)
+}
+
+/// Adds to an error what the failed run leaves: its finished layers (`done` of them). Only a
+/// failure that came from outside, such as a full disk or a signal, can be mended by resuming;
+/// an invalid input or numbers that break down would fail in the same way again.
+fn with_what_is_left(error: Error, done: usize) -> Error {
+    let left = match error {
+        _ if done == 0 => return error,
+        Error::Usage(_) => return error,
+        Error::Io { .. } | Error::Interrupted => {
+            "and the same command with --resume goes on from there"
+        }
+        _ => "which stay beside the output until --force discards them",
+    };
+    Error::Input(format!("{error}; finished layers: {done}, {left}"))
 }
 
 /// The library's `Pruner`, set up as the arguments ask.

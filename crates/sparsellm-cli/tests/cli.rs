@@ -258,9 +258,11 @@ fn refused(temp: &TempDir, model: &str, extra: &[&str], status: i32, what: &str)
     assert!(stderr.contains(what), "{extra:?}: {stderr:?} does not say {what:?}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert!(output.stdout.is_empty());
-    // Finished layers stay, and the message says so; nothing else stays.
-    let kept =
-        usize::from(stderr.contains("finished layers: 1, and the same command with --resume"));
+    // Finished layers stay, and are told of; nothing else does.
+    let kept = usize::from(
+        stderr.contains("finished layers: 1, which stay beside the output until --force"),
+    );
+    assert!(!stderr.contains("--resume"), "{stderr}");
     let left = std::fs::read_dir(temp.path()).unwrap().count();
     assert_eq!(left, before.len() + kept, "{what}: left files");
 }

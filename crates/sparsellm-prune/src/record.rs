@@ -9,7 +9,8 @@ pub struct LinearReport {
     /// The fraction of its weights that are zero in the output.
     pub sparsity: f64,
     /// The relative error of its output on the calibration tokens,
-    /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖²`, if the method measures it.
+    /// `‖X(W − Ŵ)ᵀ‖²/‖XWᵀ‖²`, if the method measures it. If the dense output is zero on all
+    /// tokens, it is the numerator alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
     /// The time spent on it, in seconds; a checkpoint's record leaves it out.
@@ -27,12 +28,19 @@ pub struct LayerReport {
     pub index: usize,
     /// Its linears, by name.
     pub linears: BTreeMap<String, LinearReport>,
-    /// SparseLLM: the true error of the feed-forward network after each epoch; empty for other
-    /// methods.
+    /// SparseLLM: the true error of the feed-forward network after each epoch, relative to its
+    /// dense output (or absolute if that is zero on all tokens); empty for other methods.
     #[serde(deserialize_with = "nulls_are_infinite")]
     pub ffn_error: Vec<f64>,
     /// SparseLLM: the epoch whose weights were kept, counted from 1; 0 for other methods.
     pub kept_epoch: usize,
+}
+
+/// The squared `error` relative to the `energy` of the dense output. A linear or network whose
+/// dense output is zero on all tokens has no relative error; its squared error is returned as it
+/// is, which is 0 if the pruned one gives nothing either.
+pub(crate) fn relative_error(error: f64, energy: f64) -> f64 {
+    if energy <= 0.0 { error } else { error / energy }
 }
 
 /// Reads a list of numbers, some of which may be infinite: JSON has no infinity, and serde_json

@@ -112,3 +112,42 @@ pub fn random(rows: usize, cols: usize, seed: u32, scale: f32) -> Matrix {
     let mut value = || scale * (rng.next_u32() as f32 / 2f32.powi(31) - 1.0);
     Matrix::new(rows, cols, (0..rows * cols).map(|_| value()).collect())
 }
+
+/// Copies the checkpoint in folder `from`, which has one safetensors file, to the new folder `to`,
+/// and lets `edit` change the bytes of each tensor, given its name and its shape.
+pub fn edited(from: &Path, to: &Path, mut edit: impl FnMut(&str, &[usize], &mut [u8])) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = to.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        edit(&name, &info.shape, &mut bytes[8 + header + start..8 + header + end]);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Writes token ids below `vocabulary`, a text for models without a tokenizer, as `ids.npy` in
+/// `folder`.
+pub fn token_file(folder: &Path, vocabulary: usize) -> String {
+    let values = random(1, 512, 3, 1.0).data;
+    let ids: Vec<u8> = values
+        .iter()
+        .flat_map(|v| {
+            (((v + 1.0) / 2.0 * vocabulary as f32) as i32 % vocabulary as i32).to_le_bytes()
+        })
+        .collect();
+    let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (512,), }";
+    let padded = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((padded.len() as u16).to_le_bytes());
+    bytes.extend(padded.as_bytes());
+    bytes.extend(ids);
+    let path = folder.join("ids.npy");
+    std::fs::write(&path, bytes).unwrap();
+    path.to_string_lossy().into_owned()
+}

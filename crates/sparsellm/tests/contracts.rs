@@ -8,8 +8,7 @@ use sparsellm::{
 };
 use sparsellm_checkpoint::Existing;
 use sparsellm_prune::{METHODS, Selection};
-use sparsellm_testing::{assets, fixture};
-use std::path::Path;
+use sparsellm_testing::{assets, fixture, token_file};
 
 /// A method that prunes at random.
 struct RandomMask;
@@ -92,26 +91,6 @@ fn an_observers_error_ends_the_run_untouched_and_at_once() {
         }
         assert!(!output.exists());
     }
-}
-
-/// Writes a file of random token ids, as a text for models without a tokenizer.
-fn token_file(folder: &Path, vocabulary: usize) -> String {
-    let values = sparsellm_testing::random(1, 512, 3, 1.0).data;
-    let ids: Vec<u8> = values
-        .iter()
-        .flat_map(|v| {
-            (((v + 1.0) / 2.0 * vocabulary as f32) as i32 % vocabulary as i32).to_le_bytes()
-        })
-        .collect();
-    let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (512,), }";
-    let padded = format!("{header:<117}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((padded.len() as u16).to_le_bytes());
-    bytes.extend(padded.as_bytes());
-    bytes.extend(ids);
-    let path = folder.join("ids.npy");
-    std::fs::write(&path, bytes).unwrap();
-    path.to_string_lossy().into_owned()
 }
 
 #[test]

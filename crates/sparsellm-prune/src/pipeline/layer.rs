@@ -226,7 +226,7 @@ impl<'a> LayerWork<'a> {
         let name = self.first_name(group);
         let settings = Settings { damping, ..self.plan.settings.clone() };
         let Some(problem) = Problem::new(gram, &settings, self.plan.ranks) else {
-            return self.not_finite(&name);
+            return self.not_finite(&format!("the inputs of {name}"));
         };
         let used = problem.factor.damping;
         if used > damping {
@@ -244,9 +244,9 @@ impl<'a> LayerWork<'a> {
         group.linears.first().map_or(String::new(), |i| linears[*i].name.clone())
     }
 
-    fn not_finite<T>(&self, whose: &str) -> Result<T> {
+    fn not_finite<T>(&self, what: &str) -> Result<T> {
         numerics_error!(
-            "layer {}: the inputs of {whose} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
+            "layer {}: {what} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
             self.index
         )
     }
@@ -303,7 +303,7 @@ impl<'a> LayerWork<'a> {
         let started = Instant::now();
         let (mut x, mut reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
         if !x.data.par_iter().all(|v| v.is_finite()) {
-            return self.not_finite("its feed-forward network");
+            return self.not_finite("the inputs of its feed-forward network");
         }
         let groups = self.block.groups();
         let ffn: Vec<&Group> = groups.iter().filter(|group| group.part == Part::Ffn).collect();
@@ -314,10 +314,7 @@ impl<'a> LayerWork<'a> {
             match outcome {
                 Some(outcome) if self.fits(&all) || damping > MOST_DAMPING => break outcome,
                 None if damping > MOST_DAMPING => {
-                    return numerics_error!(
-                        "layer {}: sparsellm: the calibration activations are not finite or all zero",
-                        self.index
-                    );
+                    return self.not_finite("the activations of its feed-forward network");
                 }
                 _ => {}
             }

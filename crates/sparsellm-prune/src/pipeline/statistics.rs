@@ -1,6 +1,6 @@
 //! The statistics of a group's inputs that the methods require, summed over tokens.
 
-use crate::{Gram, Method, Settings, methods::Needs};
+use crate::{Gram, Method, Settings, methods::Needs, record::relative_error};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, View};
 
@@ -73,5 +73,5 @@ pub fn output_error(gram: &Gram, before: &Matrix, after: &Matrix, ranks: &dyn Co
     delta.data.iter_mut().zip(after.data).for_each(|(d, a)| *d -= a);
     let mut energies = [gram.energy(delta.view()), gram.energy(before)];
     ranks.sum(&mut energies);
-    energies[0] / energies[1].max(f64::MIN_POSITIVE)
+    relative_error(energies[0], energies[1])
 }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     Problem,
     hessian::{CholeskyFactor, rows_of},
+    record::relative_error,
 };
 use sparsellm_base::Result;
 use sparsellm_model::Linear;
@@ -184,7 +185,7 @@ impl<'a> Alternation<'a> {
             Some(solver) => pass.update(state, sums, solver, self.task.ranks),
             None => Ok(pass.error(self.task.ranks)),
         })?;
-        Ok(error / *norm)
+        Ok(relative_error(error, *norm))
     }
 
     /// The guard: remembers the weights if they are the best so far.

@@ -110,7 +110,7 @@ impl Start {
             }
         }
         start.xx.sum(*ranks);
-        start.norm = ranks.sum_number(start.norm).max(f64::MIN_POSITIVE);
+        start.norm = ranks.sum_number(start.norm);
         if !settings.sequential_refit {
             start.sums.aa.sum(*ranks);
         }
@@ -168,7 +168,8 @@ impl Dense<'_, '_> {
 /// The importance of each neuron: how much an error in its pre-activation changes the network's
 /// output, to first order, tempered by an exponent. For neuron i it is
 /// `(Σ_t φ'(t, i)² · ‖W₂,:ᵢ‖²)^(exponent/2)`, relative to the mean over neurons before the exponent
-/// is applied. `slopes: [d_ff]` is the sum over tokens.
+/// is applied. `slopes: [d_ff]` is the sum over tokens. In a network where no neuron changes the
+/// output (W₂ or all slopes are zero), all are equally important.
 pub fn neuron_weights(slopes: &[f64], w2: &Matrix, exponent: f32) -> Vec<f32> {
     let mut worth = vec![0f64; w2.cols];
     for row in w2.data.chunks_exact(w2.cols.max(1)) {
@@ -176,7 +177,10 @@ pub fn neuron_weights(slopes: &[f64], w2: &Matrix, exponent: f32) -> Vec<f32> {
     }
     worth.iter_mut().zip(slopes).for_each(|(s, slope)| *s *= slope);
     let mean = worth.iter().sum::<f64>() / worth.len().max(1) as f64;
-    let scale = if mean > 0.0 { 1.0 / mean } else { 1.0 };
+    if mean == 0.0 {
+        return vec![1.0; worth.len()];
+    }
+    let scale = 1.0 / mean;
     worth.iter().map(|s| (s * scale).powf(0.5 * f64::from(exponent)) as f32).collect()
 }
 

@@ -30,7 +30,8 @@ pub struct Reference {
 /// The result of pruning a feed-forward network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The true error `E = ‖Y − FFN_sparse(X)‖²/‖Y‖²` after each epoch's prune.
+    /// The true error `E = ‖T − FFN_sparse(X)‖²/‖Y‖²` after each epoch's prune, where the target T
+    /// is Y unless it leans on a reference. If Y is zero on all tokens, E is the numerator alone.
     pub errors: Vec<f64>,
     /// The epoch whose weights were kept, counted from 1.
     pub kept_epoch: usize,
