@@ -1,7 +1,5 @@
 //! The command line.
 
-use crate::context::Context;
-use crate::progress::Progress;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -119,6 +117,10 @@ pub struct SettingsFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub amount: Amount,
+    /// Keep every weight zero that is zero in MODEL; these count towards the sparsity, and the
+    /// pattern adds the zeros that it still needs
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub keep_zeros: Option<bool>,
     /// Decoder layers to prune, from A up to but not including B [default: all]
     #[arg(long, value_name = "A..B", value_parser = layers)]
     pub layers: Option<String>,
@@ -369,13 +371,6 @@ fn layers(text: &str) -> std::result::Result<String, String> {
         Some(format!("{}..{}", range.start, range.end))
     });
     range.ok_or_else(|| "a range A..B was expected, e.g. 0..12".into())
-}
-
-/// Opens the model at a path or, if there is nothing at that path, the model of that id on the
-/// hub, and shows the progress.
-pub fn open(model: &str, context: &Context) -> Result<sparsellm::Model> {
-    let mut progress = Progress::new();
-    sparsellm::open_model(model, &context.hub, &*context.ranks, &mut progress.observer())
 }
 
 impl Prune {

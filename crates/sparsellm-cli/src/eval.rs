@@ -1,7 +1,10 @@
 //! `sparsellm eval`.
 
 use crate::context::{Context, print, print_json};
-use crate::{args, progress::Progress};
+use crate::{
+    args,
+    progress::{self, Progress},
+};
 use serde_json::{Map, Value, json};
 use sparsellm::{Error, Evaluator, Model, Perplexity, Result};
 use sparsellm_eval::{
@@ -13,7 +16,7 @@ use sparsellm_text::{Segments, Tokenizer};
 use std::path::Path;
 
 pub fn run(args: &args::Eval, context: &Context) -> Result<()> {
-    let model = args::open(&args.model, context)?;
+    let model = progress::open(&args.model, context)?;
     let texts = texts(&model, &args.data, args.seq_len, args.max_windows, context)?;
     let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit, context)?;
     let mut results: Vec<Value> = Vec::new();

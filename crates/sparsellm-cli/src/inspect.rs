@@ -1,7 +1,7 @@
 //! `sparsellm inspect`.
 
-use crate::args;
 use crate::context::{Context, print, print_json};
+use crate::{args, progress};
 use serde_json::json;
 use sparsellm::Result;
 use sparsellm_prune::holds;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const PATTERNS: [(usize, usize); 7] = [(1, 2), (2, 4), (3, 4), (4, 8), (5, 8), (6, 8), (7, 8)];
 
 pub fn run(args: &args::Inspect, context: &Context) -> Result<()> {
-    let model = args::open(&args.model, context)?;
+    let model = progress::open(&args.model, context)?;
     let mut prunable = BTreeSet::new();
     for index in 0..model.shape().layers {
         let block = model.outline(index)?;

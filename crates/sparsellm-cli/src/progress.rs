@@ -1,15 +1,23 @@
 //! Shows progress on stderr: as a bar on a terminal, and as plain lines otherwise.
 
-use crate::context::{note, silent};
+use crate::context::{Context, note, silent};
+use crate::fields::as_flags;
 use crate::stop;
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
-use sparsellm::{Event, Observer};
+use sparsellm::{Event, Observer, Result};
 use std::{fmt, io::IsTerminal};
 
 const LAYERS: &str = "{bar:24} {pos}/{len} layers  {left}  {wide_msg}";
 const BYTES: &str = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {left}  {wide_msg}";
+
+/// Opens the model at a path or, if there is nothing at that path, the model of that id on the
+/// hub, and shows the progress.
+pub fn open(model: &str, context: &Context) -> Result<sparsellm::Model> {
+    let mut progress = Progress::new();
+    sparsellm::open_model(model, &context.hub, &*context.ranks, &mut progress.observer())
+}
 
 /// Shows the progress of a run.
 pub struct Progress {
@@ -91,7 +99,7 @@ impl Progress {
             }
             Event::FinishedBefore => self.print("this run was finished before"),
             Event::LeftOut { paths } => self.print(&left_out(paths)),
-            Event::Warning(text) => self.print(&format!("warning: {text}")),
+            Event::Warning(text) => self.print(&format!("warning: {}", as_flags(text))),
             _ => {}
         }
     }

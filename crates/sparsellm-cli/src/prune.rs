@@ -1,7 +1,12 @@
 //! `sparsellm prune`.
 
 use crate::context::{Context, note, print, print_json};
-use crate::{args, profile::Table, progress::Progress, stop};
+use crate::{
+    args,
+    profile::Table,
+    progress::{self, Progress},
+    stop,
+};
 use serde_json::Value;
 use sparsellm::{Error, Model, Profile, PruneReport, Pruner, Result};
 use sparsellm_checkpoint::{Existing, unfinished};
@@ -11,7 +16,7 @@ use std::time::Instant;
 pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
     stop::watch(&*context.ranks)?;
     let started = Instant::now();
-    let model = args::open(&args.model, context)?;
+    let model = progress::open(&args.model, context)?;
     let opening = started.elapsed();
     let measured = args.profile.then(|| (Profile::default(), gemm_peak()));
     let mut progress = Progress::new();

@@ -170,7 +170,7 @@ fn solve(bencher: Bencher, shape: Shape, solver: Solver, scope: Scope, pattern: 
     let w = random(shape.d_ff, shape.d, 4);
     bencher.counter(ItemsCount::new(w.data.len())).with_inputs(|| w.clone()).bench_local_values(
         |mut w| {
-            problem.prune(&mut w, None);
+            problem.prune(&mut w, &settings.selection(&Local));
             w
         },
     );

@@ -7,6 +7,7 @@ use crate::{
 use rayon::prelude::*;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
+use std::ops::Range;
 
 /// How a mask is chosen from the scores of this rank's rows.
 #[derive(Clone, Copy)]
@@ -18,11 +19,23 @@ pub struct Selection<'a> {
     /// The importance of each output row's error relative to the other rows'. The row's scores
     /// are multiplied by it; `None` treats all rows alike.
     pub row_weights: Option<&'a [f32]>,
+    /// Marks weights that are removed before all others and whatever the pattern: the zeros of the
+    /// input that the settings keep, `[rows, d_in]`.
+    pub held: Option<&'a [bool]>,
     /// The ranks that hold the other rows.
     pub ranks: &'a dyn Communicator,
 }
 
 impl Selection<'_> {
+    /// The selection for some rows of the matrix, which has `cols` columns.
+    pub fn of_rows(&self, rows: Range<usize>, cols: usize) -> Self {
+        Selection {
+            row_weights: self.row_weights.map(|weights| &weights[rows.clone()]),
+            held: self.held.map(|held| &held[rows.start * cols..rows.end * cols]),
+            ..*self
+        }
+    }
+
     /// Zeroes the weights `w` with the lowest `scores`, as many as the pattern removes.
     pub fn prune(&self, w: &mut Matrix, scores: Vec<f32>) {
         let gone = self.mask(scores, w.cols, 1.0);
@@ -35,11 +48,18 @@ impl Selection<'_> {
     /// them, and a solver whose mask grows step by step passes less at first. A share of an N:M
     /// pattern marks the lowest scores of the whole matrix among the weights that the full
     /// pattern would mark.
+    ///
+    /// Held weights are marked whatever their scores and the share. They count towards the number
+    /// of weights to mark, and they may exceed it.
     pub fn mask(&self, mut scores: Vec<f32>, cols: usize, share: f64) -> Vec<bool> {
         if let Some(weights) = self.row_weights {
             scores.par_chunks_mut(cols.max(1)).zip(weights).for_each(|(scores, weight)| {
                 scores.iter_mut().for_each(|s| *s *= weight);
             });
+        }
+        if let Some(held) = self.held {
+            let held = scores.par_iter_mut().zip(held).filter(|(_, held)| **held);
+            held.for_each(|(score, _)| *score = f32::NEG_INFINITY);
         }
         let mut gone = vec![false; scores.len()];
         match (self.pattern, self.scope) {
@@ -70,6 +90,9 @@ impl Selection<'_> {
                     mark_smallest(&scores, rho, &mut gone, self.ranks);
                 }
             }
+        }
+        if let Some(held) = self.held {
+            gone.par_iter_mut().zip(held).for_each(|(gone, held)| *gone |= *held);
         }
         gone
     }

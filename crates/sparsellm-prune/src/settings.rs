@@ -1,11 +1,13 @@
 //! The settings of a run: every option of pruning, its default value, and its form in JSON.
 
 use crate::{Pattern, Scope, Selection, Solver, StateType};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Result, usage_error};
 use sparsellm_model::Ffn;
 use sparsellm_ranks::Communicator;
+use sparsellm_tensor::Matrix;
 use std::ops::Range;
 
 /// The value of [`Settings::allocation`] that OWL's authors use.
@@ -36,6 +38,9 @@ pub struct Settings {
     /// How many weights are removed, and from which groups.
     #[serde(skip)]
     pub pattern: Pattern,
+    /// Whether every weight that is zero in the input stays zero. Such weights count towards the
+    /// pattern; where they are more than it asks for, all of them stay.
+    pub keep_zeros: bool,
     /// The decoder layers to prune; `None` means all of them.
     #[serde(with = "layer_range")]
     pub layers: Option<Range<usize>>,
@@ -91,6 +96,7 @@ impl Settings {
         Settings {
             method: method.into(),
             pattern: Pattern::default(),
+            keep_zeros: false,
             layers: None,
             alpha: None,
             beta: None,
@@ -162,7 +168,18 @@ impl Settings {
 
     /// The selection of masks that these settings ask for, for all rows alike.
     pub fn selection<'a>(&self, ranks: &'a dyn Communicator) -> Selection<'a> {
-        Selection { pattern: self.pattern, scope: self.mask_scope, row_weights: None, ranks }
+        Selection {
+            pattern: self.pattern,
+            scope: self.mask_scope,
+            row_weights: None,
+            held: None,
+            ranks,
+        }
+    }
+
+    /// Marks the weights of the input `w` that must stay zero; `None` if none must.
+    pub fn held(&self, w: &Matrix) -> Option<Vec<bool>> {
+        self.keep_zeros.then(|| w.data.par_iter().map(|w| *w == 0.0).collect())
     }
 }
 

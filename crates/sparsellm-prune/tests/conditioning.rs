@@ -86,7 +86,7 @@ fn no_hessian_stops_a_solver() {
                     let used = problem.factor.damping;
                     assert!(used >= settings.damping && used.is_finite(), "{at}: {used}");
                     let mut w = matrix(16, d, &mut Mt::new(1), 0.1);
-                    problem.prune(&mut w, None);
+                    problem.prune(&mut w, &settings.selection(&Local));
                     assert!(finite(&w), "{at}");
                     assert!(zeros(&w) >= 0.5 - 1e-9, "{at}: {}", zeros(&w));
                 }

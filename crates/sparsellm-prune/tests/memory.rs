@@ -88,7 +88,14 @@ fn peak_memory_follows_the_law() {
     };
     let bf16 = Settings { state: StateType::Bf16, ..published.clone() };
     let spilled = published.clone();
-    let every = [("published", published), ("plus", plus), ("bf16", bf16), ("spilled", spilled)];
+    let held = Settings { keep_zeros: true, ..published.clone() };
+    let every = [
+        ("published", published),
+        ("plus", plus),
+        ("bf16", bf16),
+        ("spilled", spilled),
+        ("held", held),
+    ];
     let cases = cases.into_iter().flat_map(|case| every.clone().map(|named| (case, named)));
     for ((n, d, ff, chunk, k), (name, settings)) in cases {
         let x = random(n, d, 1, 1.0);

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use sparsellm_prune::{
-    Gram, Pattern, Problem, Scope, Settings, Solver, find_method, methods::Inputs, solver::refit,
+    Gram, Pattern, Problem, Scope, Selection, Settings, Solver, find_method, methods::Inputs,
+    solver::refit,
 };
 use sparsellm_ranks::Local;
 use sparsellm_tensor::{Matrix, matmul, matmul_nt};
@@ -26,6 +27,7 @@ fn settings(case: &Case) -> Settings {
         block_size: case.number("block_size") as usize,
         bits: case.setting("bits").map(|b| b.parse().unwrap()),
         refit: case.setting("refit").map_or(0, |r| r.parse().unwrap()),
+        keep_zeros: case.setting("keep_zeros").is_some(),
         ..Settings::published("sparsegpt")
     }
 }
@@ -43,10 +45,12 @@ fn local_methods_agree_with_numpy() {
             "admm" => find_method("sparsegpt").unwrap(),
             name => find_method(name).unwrap(),
         };
+        let held = settings.held(&w);
+        let selection = Selection { held: held.as_deref(), ..settings.selection(&Local) };
         problem.prune_by(&mut w, |w, products, _| {
             let squared_norms = &squared_norms;
             let inputs = Inputs { squared_norms, problem: Some(&problem), products };
-            method.prune(w, &inputs, &settings.selection(&Local));
+            method.prune(w, &inputs, &selection);
         });
         let scale = want.data.iter().fold(0f32, |m, v| m.max(v.abs()));
         for (i, (got, want)) in w.data.iter().zip(&want.data).enumerate() {

@@ -10,7 +10,7 @@ use sparsellm::{
 use sparsellm_checkpoint::{Existing, Slot};
 use sparsellm_data::Source;
 use sparsellm_prune::{
-    METHODS, Problem, Scope, Solver,
+    METHODS, Problem, Scope, Selection, Solver,
     hessian::{CholeskyFactor, InverseFactor},
 };
 use sparsellm_ranks::{Communicator, Local};
@@ -175,6 +175,7 @@ fn masks_are_chosen_among_all_ranks_rows() {
     for (rows, size) in [(48, 2), (50, 3), (2, 5)] {
         let mut w = random(rows, 64, 5);
         w.data.iter_mut().step_by(3).for_each(|v| *v = 0.25);
+        w.data.iter_mut().step_by(5).for_each(|v| *v = 0.0);
         for solver in [Solver::Obs, Solver::Admm] {
             for scope in [Scope::Block, Scope::Row, Scope::Matrix] {
                 for pattern in ["0.5", "0.9", "2:4"] {
@@ -187,13 +188,18 @@ fn masks_are_chosen_among_all_ranks_rows() {
                         solver,
                         mask_scope: scope,
                         refit: 3,
+                        keep_zeros: true,
                         ..Settings::published("sparsegpt")
                     };
                     let prune = |ranks: &dyn Communicator| {
                         let mut pruned = w.clone();
                         let weights: Vec<f32> = (0..rows).map(|i| 1.0 + i as f32).collect();
                         let problem = Problem::new(&gram, &settings, ranks).unwrap();
-                        problem.prune(&mut pruned, Some(&weights));
+                        let (row_weights, held) = (Some(&weights[..]), settings.held(&w));
+                        let held = held.as_deref();
+                        let selection =
+                            Selection { row_weights, held, ..settings.selection(ranks) };
+                        problem.prune(&mut pruned, &selection);
                         let mut plain = w.clone();
                         problem.prune_by(&mut plain, |w, products, _| {
                             let inputs = Inputs { squared_norms: &[], problem: None, products };

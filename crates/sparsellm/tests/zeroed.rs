@@ -34,7 +34,7 @@ fn prune(
         .set("pattern", pattern)
         .set("block_size", 16)
         .calibration(ids)
-        .samples(16)
+        .samples(8)
         .seq_len(24)
         .existing(Existing { replace: true, resume: false })
         .write(out)

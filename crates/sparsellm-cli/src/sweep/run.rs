@@ -6,7 +6,7 @@ use super::{
     subject::Subject,
 };
 use crate::context::{Context, print, print_json};
-use crate::{args, prune};
+use crate::{args, progress, prune};
 use sparsellm::{Error, Model, Result};
 use sparsellm_prune::validate;
 use sparsellm_report::{Run, Sweep};
@@ -68,7 +68,7 @@ fn open<'a>(cells: &'a [Cell], context: &Context) -> Result<Vec<(Model, &'a [Cel
     let of_one_model = cells.chunk_by(|a, b| a.args.model == b.args.model);
     of_one_model
         .map(|cells| {
-            let model = args::open(&cells[0].args.model, context)?;
+            let model = progress::open(&cells[0].args.model, context)?;
             for cell in cells {
                 let checked = prune::pruner(&cell.args, &model, context)
                     .and_then(|pruner| pruner.resolve())

@@ -5,7 +5,7 @@ use super::{
     recipe::{Cell, Evaluate},
 };
 use crate::context::Context;
-use crate::{args, eval, prune};
+use crate::{args, eval, fields::as_flags, prune};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sparsellm::{
@@ -87,7 +87,7 @@ impl Subject {
             let output = temp.path().join(&digest);
             let warn = Observer::new(|event| {
                 if let Event::Warning(text) = event {
-                    eprintln!("warning: {text}");
+                    eprintln!("warning: {}", as_flags(&text));
                 }
                 Ok(())
             });

@@ -70,7 +70,8 @@ pub trait Method: Send + Sync {
     }
 
     /// Prunes this rank's rows `w: [rows, d_in]` of a linear in place. `selection` turns
-    /// scores into a mask: the weights with the lowest scores are removed.
+    /// scores into a mask: the weights with the lowest scores are removed, and those that it
+    /// [holds](Selection::held) at zero before them.
     fn prune(&self, w: &mut Matrix, inputs: &Inputs, selection: &Selection);
 
     /// Whether it changes the weights that it keeps.

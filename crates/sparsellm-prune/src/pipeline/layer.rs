@@ -6,7 +6,7 @@ use super::{
     statistics::{Statistics, output_error},
 };
 use crate::{
-    Gram, LayerReport, LinearReport, Problem, Settings,
+    Gram, LayerReport, LinearReport, Problem, Selection, Settings,
     hessian::{on_rows, raised_damping},
     measured_sparsity,
     methods::Inputs,
@@ -188,20 +188,23 @@ impl<'a> LayerWork<'a> {
     ) -> Vec<Option<f64>> {
         let Plan { method, settings, ranks, .. } = self.plan;
         let norms = statistics.squared_norms();
-        let selection = settings.selection(ranks);
-        let prune = |w: &mut Matrix, products: Option<&Matrix>| {
-            let inputs = Inputs { squared_norms: &norms, problem, products };
-            method.prune(w, &inputs, &selection);
-        };
         let mut errors = Vec::new();
         let mut linears = self.block.linears_mut();
         for &linear in &group.linears {
             let weight = &mut linears[linear].weight;
             let before = problem.map(|_| weight.view().to_matrix());
+            let held = settings.held(weight);
+            let selection = Selection { held: held.as_deref(), ..settings.selection(ranks) };
+            let prune = |w: &mut Matrix, products: Option<&Matrix>, rows| {
+                let inputs = Inputs { squared_norms: &norms, problem, products };
+                method.prune(w, &inputs, &selection.of_rows(rows, w.cols));
+            };
             let mut w = weight.edit();
             match problem {
-                None => phase(Phase::Solve, || on_rows(ranks, &mut w, |w, _| prune(w, None))),
-                Some(problem) => problem.prune_by(&mut w, |w, products, _| prune(w, products)),
+                None => {
+                    phase(Phase::Solve, || on_rows(ranks, &mut w, |w, rows| prune(w, None, rows)))
+                }
+                Some(problem) => problem.prune_by(&mut w, prune),
             }
             let error = match (statistics, before) {
                 (Statistics::Gram(gram), Some(before)) => {

@@ -75,7 +75,8 @@ fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Stream
         false => 2 * d * d + 2 * widest * widest,
     };
     // The factor, the matrix that it is made from, and a solver's copies of the weights.
-    let solving = 2 * widest * widest + 5 * largest;
+    let held = if settings.keep_zeros { largest / 4 } else { 0 };
+    let solving = 2 * widest * widest + 5 * largest + held;
     let local = grams + forward.max(solving);
     let global = plan.method.runs_sparsellm().then(|| {
         let d_ff = block.ffn.last().weight.cols;

@@ -5,7 +5,7 @@ use super::{
     allocation::allocate, calibration::Calibration, layer::LayerWork, memory, output::Output,
     plan::Plan,
 };
-use crate::{LayerReport, Settings, sparsellm::Streaming, validate};
+use crate::{LayerReport, Settings, measured_sparsity, sparsellm::Streaming, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
@@ -38,8 +38,12 @@ pub fn prune_model(
     if !reports.is_empty() {
         observe.notify(Event::Resumed { done: reports.len(), of: range.len() })?;
     }
+    let mut warned = settings.keep_zeros;
     for index in 0..range.end {
         let mut block = phase(Phase::Read, || model.block(index))?;
+        if range.contains(&index) && !warned {
+            warned = warn_of_zeros(&block, index, observe)?;
+        }
         if let Some(dense) = &mut dense {
             block.run(dense, seq_len);
         }
@@ -66,6 +70,25 @@ pub fn prune_model(
         reports.push(report);
     }
     Ok(reports)
+}
+
+/// Warns if many weights of a layer that was just read are zero, and says whether it did. Zeros
+/// that someone put there on purpose should not be filled unnoticed. Each layer is looked at as
+/// it is read, so that nothing is read twice, and the first one that shows it is told at once.
+fn warn_of_zeros(block: &Block, index: usize, observe: &mut Observer) -> Result<bool> {
+    const MANY: f64 = 0.05;
+    let linears = block.linears();
+    let sizes = linears.iter().map(|l| l.weight.data.len() as f64);
+    let zeros =
+        linears.iter().map(|l| measured_sparsity(&l.weight.data) * l.weight.data.len() as f64);
+    let share = zeros.sum::<f64>() / sizes.sum::<f64>().max(1.0);
+    if share > MANY {
+        observe.notify(Event::Warning(format!(
+            "layer {index}: {:.1} % of its weights are zero already, and pruning may give them other values; `keep_zeros` keeps every zero",
+            100.0 * share
+        )))?;
+    }
+    Ok(share > MANY)
 }
 
 /// Chooses how the tokens are streamed within the memory that is allowed, and tells the observer

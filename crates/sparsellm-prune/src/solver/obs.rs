@@ -5,6 +5,7 @@
 use crate::{Pattern, Scope, Selection, Settings, hessian::InverseFactor, select::each_smallest};
 use rayon::prelude::*;
 use sparsellm_tensor::{Matrix, View, sub_matmul_right_of, vectorized};
+use std::ops::Range;
 
 /// Prunes this rank's rows `w: [d_out, d_in]` in place and adjusts the kept weights to compensate
 /// for the removed ones.
@@ -32,14 +33,14 @@ pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, sett
     for start in (0..d_in).step_by(settings.block_size.max(1)) {
         let columns = start..(start + settings.block_size.max(1)).min(d_in);
         let n = columns.len();
+        let held = selection.held.map(|held| of_columns(held, d_in, &columns));
         let masked = match (pattern, &chosen) {
-            (_, Some(chosen)) => {
-                chosen.chunks_exact(d_in).flat_map(|row| &row[columns.clone()]).copied().collect()
-            }
+            (_, Some(chosen)) => of_columns(chosen, d_in, &columns),
             (Pattern::Unstructured(_), None) => {
+                let selection = Selection { held: held.as_deref(), ..*selection };
                 selection.mask(scores(w, u, columns.clone()), n, 1.0)
             }
-            (Pattern::NofM { .. }, None) => vec![false; d_out * n],
+            (Pattern::NofM { .. }, None) => held.unwrap_or_else(|| vec![false; d_out * n]),
         };
         let block = Block { u, start, n, pattern };
         let mut errors = Matrix::zeros(d_out, n);
@@ -61,8 +62,13 @@ pub fn prune(w: &mut Matrix, factor: &InverseFactor, selection: &Selection, sett
     }
 }
 
+/// The marks of some columns, of a mask with `d_in` columns.
+fn of_columns(mask: &[bool], d_in: usize, columns: &Range<usize>) -> Vec<bool> {
+    mask.chunks_exact(d_in).flat_map(|row| &row[columns.clone()]).copied().collect()
+}
+
 /// `|w/U_jj|`, which ranks the weights of some columns as `w²/U_jj²` does.
-fn scores(w: &Matrix, u: &Matrix, columns: std::ops::Range<usize>) -> Vec<f32> {
+fn scores(w: &Matrix, u: &Matrix, columns: Range<usize>) -> Vec<f32> {
     let n = columns.len();
     let mut scores = vec![0.0; w.rows * n];
     scores.par_chunks_exact_mut(n).enumerate().for_each(|(i, scores)| {
@@ -119,6 +125,7 @@ impl Block<'_> {
     }
 
     /// Marks the `zeros` weights with the lowest scores among the `of` weights from column `j`.
+    /// Those that are marked already (the held ones) come first, and stay marked.
     fn choose_group(&self, row: &[f32], mask: &mut [bool], j: usize, zeros: usize, of: usize) {
         let mut scores = [0.0; 64];
         let mut long = Vec::new();
@@ -130,7 +137,10 @@ impl Block<'_> {
         };
         for (k, score) in scores.iter_mut().enumerate() {
             let at = self.start + j + k;
-            *score = (row[j + k] / self.u.row(at)[at]).abs();
+            *score = match mask[j + k] {
+                true => f32::NEG_INFINITY,
+                false => (row[j + k] / self.u.row(at)[at]).abs(),
+            };
         }
         each_smallest(scores, zeros, |k| mask[j + k] = true);
     }

@@ -27,7 +27,9 @@ use std::ops::Range;
 pub fn prune_matrix(w: &mut Matrix, gram: &Gram, settings: &Settings) -> Result<()> {
     match Problem::new(gram, settings, &Local) {
         Some(problem) => {
-            problem.prune(w, None);
+            let held = settings.held(w);
+            let selection = Selection { held: held.as_deref(), ..settings.selection(&Local) };
+            problem.prune(w, &selection);
             Ok(())
         }
         None => numerics_error!("the Gram matrix is not finite: there is nothing to prune against"),
@@ -62,16 +64,11 @@ impl<'a> Problem<'a> {
         Some(Problem { factor, hessian, admm, settings: settings.clone(), ranks })
     }
 
-    /// Prunes `w: [d_out, d_in]` in place with the chosen solver; see [`Selection`] for
-    /// `row_weights`. On entry a rank's own rows of `w` suffice; on return all ranks have all
-    /// rows.
-    pub fn prune(&self, w: &mut Matrix, row_weights: Option<&[f32]>) {
+    /// Prunes `w: [d_out, d_in]` in place with the chosen solver; `selection` is that of all rows.
+    /// On entry a rank's own rows of `w` suffice; on return all ranks have all rows.
+    pub fn prune(&self, w: &mut Matrix, selection: &Selection) {
         self.prune_by(w, |w, products, rows| {
-            let selection = Selection {
-                row_weights: row_weights.map(|weights| &weights[rows]),
-                ..self.settings.selection(self.ranks)
-            };
-            self.solve(w, products, &selection);
+            self.solve(w, products, &selection.of_rows(rows, w.cols));
         });
     }
 

@@ -6,7 +6,7 @@ use super::{
     updates::Updates,
 };
 use crate::{
-    Problem,
+    Problem, Selection,
     hessian::{CholeskyFactor, rows_of},
     record::relative_error,
 };
@@ -29,6 +29,10 @@ pub(super) struct Alternation<'a> {
     least_squares_x: Option<CholeskyFactor>,
     /// The last linear's dense weights, to which the sequential refit is held.
     dense_last: Option<Matrix>,
+    /// The weights of each first linear that must stay zero, if any must.
+    held_first: Vec<Option<Vec<bool>>>,
+    /// The same for the last linear.
+    held_last: Option<Vec<bool>>,
     /// The range of this rank's rows of the last linear.
     own: Range<usize>,
     trouble: Trouble,
@@ -72,6 +76,8 @@ impl<'a> Alternation<'a> {
             problem_x,
             least_squares_x,
             dense_last: settings.sequential_refit.then(|| last.weight.view().to_matrix()),
+            held_first: first.iter().map(|linear| settings.held(&linear.weight)).collect(),
+            held_last: settings.held(&last.weight),
             own: rows_of(task.ranks, last.weight.rows),
             trouble,
             errors: Vec::new(),
@@ -123,7 +129,8 @@ impl<'a> Alternation<'a> {
         if epoch > 1 {
             self.trouble.least_squares(FIRST, self.least_squares_x.as_ref()?);
         }
-        for (i, (linear, weights)) in first.iter_mut().zip(&self.start.neuron_weights).enumerate() {
+        let rows_and_held = self.start.neuron_weights.iter().zip(&self.held_first);
+        for (i, (linear, (weights, held))) in first.iter_mut().zip(rows_and_held).enumerate() {
             let mut w = linear.weight.edit();
             if let (true, Some(factor_x)) = (epoch > 1, &self.least_squares_x) {
                 let at = i * d_ff;
@@ -131,7 +138,9 @@ impl<'a> Alternation<'a> {
                 let solved = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
                 w.set_rows(rows.start, &solved);
             }
-            self.problem_x.prune(&mut w, weights.as_deref());
+            let all_rows = self.task.settings.selection(self.task.ranks);
+            let (row_weights, held) = (weights.as_deref(), held.as_deref());
+            self.problem_x.prune(&mut w, &Selection { row_weights, held, ..all_rows });
         }
         Some(())
     }
@@ -167,7 +176,8 @@ impl<'a> Alternation<'a> {
             let solve = || problem_a.factor.least_squares(ta.view(), sums.aa.tokens, dense);
             w.set_rows(self.own.start, &phase(Phase::Weights, solve));
         }
-        problem_a.prune(&mut w, None);
+        let held = self.held_last.as_deref();
+        problem_a.prune(&mut w, &Selection { held, ..settings.selection(ranks) });
         Some(())
     }
 

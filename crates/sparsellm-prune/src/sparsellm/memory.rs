@@ -39,7 +39,9 @@ pub fn peak(sizes: Sizes, settings: &Settings, streaming: &Streaming) -> usize {
     // the a-update's solver.
     let kept = 1.0 - settings.pattern.sparsity();
     let packed = SparseWeights::bytes((k + 1) * linear, kept) / 4;
-    let weights = (3 * k + 4 + usize::from(settings.sequential_refit)) * linear + packed;
+    // A byte for each weight that says whether it must stay zero.
+    let held = if settings.keep_zeros { (k + 1) * linear / 4 } else { 0 };
+    let weights = (3 * k + 4 + usize::from(settings.sequential_refit)) * linear + packed + held;
     // aᵀa, and what is made from XᵀX.
     let grams = d_ff * d_ff + if admm { 4 } else { 2 } * d * d;
     // The factor of aᵀa and its inverse; for ADMM also H and an inverse of its own.
