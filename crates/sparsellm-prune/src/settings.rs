@@ -39,7 +39,7 @@ pub struct Settings {
     #[serde(skip)]
     pub pattern: Pattern,
     /// Whether every weight that is zero in the input stays zero. Such weights count towards the
-    /// pattern; where they are more than it asks for, all of them stay.
+    /// pattern. If there are more of them than it asks for, all of them stay.
     pub keep_zeros: bool,
     /// The decoder layers to prune; `None` means all of them.
     #[serde(with = "layer_range")]

@@ -20,7 +20,7 @@ impl<'a> Output<'a> {
     /// which holds everything that decides the result; rank 0's is the one that counts.
     ///
     /// # Errors
-    /// Those of [`Writer::create`].
+    /// If [`Writer::create`] fails.
     pub fn create(
         source: &'a Checkpoint,
         output: &Path,
@@ -52,7 +52,7 @@ impl<'a> Output<'a> {
     /// Appends the record of the next finished layer.
     ///
     /// # Errors
-    /// Those of [`Writer::layer_done`].
+    /// If [`Writer::layer_done`] fails.
     pub fn layer_done(&mut self, record: Value) -> Result<()> {
         self.writer.as_mut().map_or(Ok(()), |writer| writer.layer_done(record))
     }
@@ -60,7 +60,7 @@ impl<'a> Output<'a> {
     /// Reads back a finished layer's weights, on all ranks.
     ///
     /// # Errors
-    /// Those of [`Writer::read`].
+    /// If [`Writer::read`] fails.
     pub fn read(&mut self, slot: &Slot) -> Result<Vec<f32>> {
         let mut values = match &mut self.writer {
             Some(writer) => writer.read(slot)?,
@@ -73,7 +73,7 @@ impl<'a> Output<'a> {
     /// Writes a linear's new weights.
     ///
     /// # Errors
-    /// Those of [`Writer::write`].
+    /// If [`Writer::write`] fails.
     pub fn write(&mut self, slot: &Slot, values: &[f32]) -> Result<()> {
         self.writer.as_mut().map_or(Ok(()), |writer| writer.write(slot, values))
     }
@@ -81,7 +81,7 @@ impl<'a> Output<'a> {
     /// Completes the checkpoint. When this returns, all ranks can open it.
     ///
     /// # Errors
-    /// Those of [`Writer::finish`].
+    /// If [`Writer::finish`] fails.
     pub fn finish(self, record: &Value) -> Result<FinishedOutput> {
         let finished = self.writer.map(|writer| writer.finish(record)).transpose()?;
         self.ranks.wait_for_rank_zero();
@@ -110,7 +110,7 @@ impl FinishedOutput {
     /// Renames the folder to the output's name.
     ///
     /// # Errors
-    /// Those of [`Finished::publish`].
+    /// If [`Finished::publish`] fails.
     pub fn publish(self) -> Result<()> {
         self.finished.map_or(Ok(()), Finished::publish)
     }

@@ -73,8 +73,8 @@ pub fn prune_model(
 }
 
 /// Warns if many weights of a layer that was just read are zero, and says whether it did. Zeros
-/// that someone put there on purpose should not be filled unnoticed. Each layer is looked at as
-/// it is read, so that nothing is read twice, and the first one that shows it is told at once.
+/// that someone put there on purpose should not be filled unnoticed. Each layer is examined as it
+/// is read, so that nothing is read twice, and the first such layer is reported at once.
 fn warn_of_zeros(block: &Block, index: usize, observe: &mut Observer) -> Result<bool> {
     const MANY: f64 = 0.05;
     let linears = block.linears();
