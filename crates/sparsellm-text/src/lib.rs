@@ -1,4 +1,4 @@
-//! Tokenizers, and segments of the token ids that they produce.
+//! Tokenizers, chat templates, and segments of the token ids that they produce.
 //!
 //! ```
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-llama");
@@ -9,8 +9,13 @@
 //! # Ok::<(), sparsellm_base::Error>(())
 //! ```
 
+mod chat;
+mod files;
+mod python_json;
 mod segments;
 mod tokenizer;
 
+pub use chat::{Chat, ChatTemplate};
+pub use files::TokenizerFiles;
 pub use segments::Segments;
 pub use tokenizer::Tokenizer;
