@@ -73,9 +73,13 @@ def seeds():
     yield "tokenizer", "unigram", b"\0" + json.dumps(unigram).encode()
     for number, name in enumerate(["unigram", "llama", "squeezed", "bare"]):
         yield "sentencepiece", name, bytes([number]) + (FIXTURES / f"tokenizers/{name}.model").read_bytes()
+    for name, model in json.loads((FIXTURES / "chat/templates.json").read_bytes()).items():
+        yield "chat_template", name, model["template"].encode()
     yield "npy", "int32", npy("<i4", "(32,)", struct.pack("<32i", *range(32)))
     yield "npy", "int64", npy("<i8", "(32,)", struct.pack("<32q", *range(32)))
-    for path in sorted((FIXTURES / "texts").iterdir()):
+    yield "npy", "columns", (FIXTURES / "user-files/ids-columns.npy").read_bytes()
+    users = [FIXTURES / "user-files" / name for name in ("pandas.jsonl", "chats.jsonl", "chats.parquet", "sharegpt.jsonl")]
+    for path in [*sorted((FIXTURES / "texts").iterdir()), *users]:
         target = {".parquet": "parquet", ".gz": "gzip", ".jsonl": "json_rows", ".json": "json_rows"}.get(path.suffix)
         if target:
             yield target, path.name, path.read_bytes()

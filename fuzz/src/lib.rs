@@ -2,12 +2,13 @@
 //! and goes on as the command would with what it made of them. An error is what
 //! is wanted of a bad file; a panic, a hang or much memory is not.
 
+use serde_json::json;
 use sparsellm::{Model, Observer, Pruner, methods::Magnitude};
 use sparsellm_checkpoint::Checkpoint;
 use sparsellm_data::Source;
 use sparsellm_eval::perplexity;
 use sparsellm_ranks::Local;
-use sparsellm_text::{Segments, Tokenizer};
+use sparsellm_text::{Chat, ChatTemplate, Segments, Tokenizer};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -130,6 +131,25 @@ fn encode(folder: &Path) {
     }
 }
 
+/// `chat_template.jinja`, on a conversation with tools.
+pub fn chat_template(bytes: &[u8]) {
+    let folder = folder(&[
+        ("chat_template.jinja", bytes),
+        ("tokenizer_config.json", br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#),
+    ]);
+    let Ok(template) = ChatTemplate::from_folder(&folder) else { return };
+    let call = json!({"function": {"name": "f", "arguments": {"x": [1, 2.5, null]}}, "id": "a1"});
+    let messages = vec![
+        json!({"role": "system", "content": "Be kind.\n"}),
+        json!({"role": "user", "content": TEXT}),
+        json!({"role": "assistant", "tool_calls": [call], "reasoning": "Hm."}),
+        json!({"role": "tool", "content": "{}", "tool_call_id": "a1"}),
+    ];
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]);
+    let _ = template.render(&Chat { messages: messages.clone(), tools: None }, true);
+    let _ = template.render(&Chat { messages, tools: Some(tools) }, false);
+}
+
 /// A `.npy` file of token ids.
 pub fn npy(bytes: &[u8]) {
     text("ids.npy", bytes);
@@ -200,11 +220,14 @@ fn run(model: &Model) {
 
 fn text(name: &str, bytes: &[u8]) {
     const WORDS: &[u8] = include_bytes!("../../assets/tiny-llama/tokenizer.json");
-    let path = folder(&[(name, bytes), ("tokenizer.json", WORDS)]).join(name);
+    const TEMPLATE: &[u8] = b"{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let files =
+        folder(&[(name, bytes), ("tokenizer.json", WORDS), ("chat_template.jinja", TEMPLATE)]);
+    let path = files.join(name);
     let Ok(source) = Source::file(&path.to_string_lossy()) else { return }; // a git-lfs pointer
-    let tokenizer = || Tokenizer::from_folder(path.parent().expect("a folder"));
-    let _ = source.windows(8, Some(4), tokenizer);
-    let _ = source.segments(2, 8, 0, tokenizer);
+    let mut observe = Observer::silent();
+    let _ = source.windows(8, Some(4), &files, &mut observe);
+    let _ = source.segments(2, 8, 0, &files, &mut observe);
 }
 
 macro_rules! fixture {

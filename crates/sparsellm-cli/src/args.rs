@@ -76,6 +76,10 @@ pub struct Prune {
     /// as for eval --data
     #[arg(long, value_name = "TEXT")]
     pub calibration: Option<String>,
+    /// Field of a file's rows that holds their text or messages, for --calibration and --eval
+    /// [default: the first of text, sentence, messages and conversations]
+    #[arg(long, value_name = "NAME")]
+    pub text_field: Option<String>,
     /// Calibration segments
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     pub samples: usize,
@@ -201,6 +205,10 @@ pub struct Eval {
     /// takes the file as a split of that data set
     #[arg(long, required_unless_present = "tasks", num_args = 1.., value_name = "TEXT")]
     pub data: Vec<String>,
+    /// Field of a file's rows that holds their text or messages
+    /// [default: the first of text, sentence, messages and conversations]
+    #[arg(long, value_name = "NAME", requires = "data")]
+    pub text_field: Option<String>,
     /// Zero-shot tasks by lm-evaluation-harness's names, from the hub, from --task-data, or from a
     /// file: piqa,arc_easy:FILE
     #[arg(long, value_delimiter = ',', value_name = "TASK[:FILE]", value_parser = parse::<AskedTask>)]

@@ -3,10 +3,9 @@
 use crate::args;
 use crate::context::{print, print_json};
 use serde_json::{Value, json};
-use sparsellm::{Calibration, Error, Evaluator, Model, Pruner, Result};
+use sparsellm::{Calibration, Error, Evaluator, Model, Observer, Pruner, Result};
 use sparsellm_data::Source;
 use sparsellm_prune::METHODS;
-use sparsellm_text::Tokenizer;
 use std::{path::Path, time::Instant};
 
 /// A file of an embedded model: its name and contents.
@@ -60,9 +59,9 @@ pub fn run(args: &args::Demo) -> Result<()> {
 fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) -> Result<Value> {
     let model = Model::open(&home.join(name))?;
     let test = home.join("test.txt").to_string_lossy().into_owned();
-    let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
     let text = Source::file(&home.join("calibration.txt").to_string_lossy())?;
-    let segments = text.segments(SAMPLES, SEQ_LEN, args.seed, tokenizer)?;
+    let segments =
+        text.segments(SAMPLES, SEQ_LEN, args.seed, &model.checkpoint, &mut Observer::silent())?;
     let calibration = Calibration::new(segments);
     let measure = |model: &Model| Evaluator::new(model).seq_len(SEQ_LEN).perplexity(&test);
     let dense = measure(&model)?.perplexity;

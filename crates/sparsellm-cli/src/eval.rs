@@ -17,7 +17,13 @@ use std::path::Path;
 
 pub fn run(args: &args::Eval, context: &Context) -> Result<()> {
     let model = progress::open(&args.model, context)?;
-    let texts = texts(&model, &args.data, args.seq_len, args.max_windows, context)?;
+    let asked = Asked {
+        data: &args.data,
+        text_field: args.text_field.as_deref(),
+        seq_len: args.seq_len,
+        max_windows: args.max_windows,
+    };
+    let texts = texts(&model, asked, context)?;
     let questions = questions(&args.tasks, args.task_data.as_deref(), args.limit, context)?;
     let mut results: Vec<Value> = Vec::new();
     for (data, windows) in texts {
@@ -130,26 +136,33 @@ pub fn ask(
     questions.iter().map(ask).collect()
 }
 
+/// What texts are measured on, and how.
+pub struct Asked<'a> {
+    pub data: &'a [String],
+    pub text_field: Option<&'a str>,
+    pub seq_len: Option<usize>,
+    pub max_windows: Option<usize>,
+}
+
 /// Reads the windows of each text. All texts are read before any is measured, so that a bad one
 /// shows at once.
 pub fn texts<'a>(
     model: &Model,
-    files: &'a [String],
-    seq_len: Option<usize>,
-    max_windows: Option<usize>,
+    asked: Asked<'a>,
     context: &Context,
 ) -> Result<Vec<(&'a str, Segments)>> {
-    let windows = |file: &'a String| {
+    let windows = |text: &'a String| {
         let mut progress = Progress::new();
         let mut evaluator = Evaluator::new(model)
-            .seq_len(seq_len)
-            .max_windows(max_windows)
+            .seq_len(asked.seq_len)
+            .max_windows(asked.max_windows)
+            .text_field(asked.text_field.map(String::from))
             .hub(&context.hub)
             .ranks(&*context.ranks)
             .observer(progress.observer());
-        Ok((file.as_str(), evaluator.windows(file)?))
+        Ok((text.as_str(), evaluator.windows(text)?))
     };
-    files.iter().map(windows).collect()
+    asked.data.iter().map(windows).collect()
 }
 
 /// Measures a model on the windows of the text `data`, and shows the progress.

@@ -63,6 +63,7 @@ pub fn pruner<'a>(
         .samples(args.samples)
         .seq_len(args.seq_len)
         .seed(args.seed)
+        .text_field(args.text_field.clone())
         .evaluate_on(args.eval.clone(), args.max_windows)
         .memory(args.memory)
         .existing(existing)

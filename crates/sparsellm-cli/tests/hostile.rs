@@ -155,10 +155,10 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("tokenizer.model", bomb_of_merges(), "too many ways"),
         ("ids.npy", npy("<i4", "(9223372036854775808,)", &[0; 8]), "shape"),
         ("ids.npy", npy("<i8", "(4611686018427387904,)", &[]), "shape"),
-        ("ids.npy", npy("<i4", "(-1,)", &[0; 8]), "one dimension"),
-        ("ids.npy", npy("<i4", "(2, 1)", &[0; 8]), "one dimension"),
-        ("ids.npy", npy("|O", "(1,)", &[0; 8]), "int32 or int64"),
-        ("ids.npy", npy("<f4", "(2,)", &f32s(&[f32::NAN; 2])), "int32 or int64"),
+        ("ids.npy", npy("<i4", "(-1,)", &[0; 8]), "one or two dimensions"),
+        ("ids.npy", npy("<i4", "(2, 1, 1)", &[0; 8]), "one or two dimensions"),
+        ("ids.npy", npy("|O", "(1,)", &[0; 8]), "must hold integers"),
+        ("ids.npy", npy("<f4", "(2,)", &f32s(&[f32::NAN; 2])), "must hold integers"),
         ("ids.npy", npy("<i4", "(2,)", &(-1i64).to_le_bytes()), "no token id"),
         ("ids.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "header"),
         ("rows.parquet", b"PAR1\xff\xff\xff\x7fPAR1".to_vec(), "parquet"),
@@ -287,7 +287,7 @@ fn files_of(kind: &str, reader: &str) -> Vec<Vec<u8>> {
 #[test]
 fn damaged_copies_never_break_a_reader() {
     type Reader = (&'static str, fn(&[u8]));
-    const READERS: [Reader; 12] = [
+    const READERS: [Reader; 13] = [
         ("safetensors", readers::safetensors),
         ("index", readers::index),
         ("pickle", readers::pickle),
@@ -295,6 +295,7 @@ fn damaged_copies_never_break_a_reader() {
         ("config", readers::config),
         ("tokenizer", readers::tokenizer),
         ("sentencepiece", readers::sentencepiece),
+        ("chat_template", readers::chat_template),
         ("npy", readers::npy),
         ("parquet", readers::parquet),
         ("gzip", readers::gzip),

@@ -3,12 +3,13 @@
 //!
 //! ```
 //! # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
+//! use sparsellm_base::Observer;
 //! use sparsellm_data::Source;
-//! use sparsellm_text::Tokenizer;
+//! use std::path::PathBuf;
 //!
-//! let tokenizer = || Tokenizer::from_folder(format!("{assets}/tiny-llama").as_ref());
+//! let model = PathBuf::from(format!("{assets}/tiny-llama"));
 //! let source = Source::file(&format!("{assets}/stories/test.txt"))?;
-//! let windows = source.windows(64, Some(3), tokenizer)?;
+//! let windows = source.windows(64, Some(3), &model, &mut Observer::silent())?;
 //! assert_eq!((windows.count(), windows.tokens.len()), (3, 192));
 //! # Ok::<(), sparsellm_base::Error>(())
 //! ```
@@ -16,9 +17,12 @@
 pub mod hub;
 mod npy;
 mod parquet;
+mod python_json;
 pub mod rows;
 pub mod sampling;
 mod source;
+mod text_mode;
+mod texts;
 
 pub use hub::Hub;
 pub use source::{Source, Use};

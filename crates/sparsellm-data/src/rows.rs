@@ -1,7 +1,8 @@
 //! Files of rows: JSON (an array, or one object per line), parquet, or lines of text. Gzip
-//! and bzip2 are decompressed on the fly.
+//! and bzip2 are decompressed on the fly. Text is read as Python's text mode reads it, and JSON
+//! as Python's `json` module does.
 
-use crate::parquet;
+use crate::{parquet, python_json, text_mode::TextMode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sparsellm_base::{Error, Result};
@@ -55,7 +56,8 @@ pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
         .filter(|row| !row.as_ref().is_ok_and(|row| row.value.trim().is_empty()));
     Ok(Box::new(rows.map(move |row| {
         let Row { number, value } = row?;
-        let value = serde_json::from_str(&value).map_err(|e| bad_json(&path, number, &e))?;
+        let value =
+            python_json::parse(value.as_bytes()).map_err(|e| bad_json(&path, number, &e))?;
         Ok(Row { number, value })
     })))
 }
@@ -74,8 +76,14 @@ pub fn at(path: &Path, number: usize, what: impl std::fmt::Display) -> Error {
     Error::Input(format!("{}: row {number}: {what}", path.display()))
 }
 
+/// Opens a file of text for reading, decompressed.
+fn open(path: &Path) -> Result<impl BufRead + use<>> {
+    let text = TextMode::new(open_bytes(path)?).map_err(|e| unreadable(path, 1, &e))?;
+    Ok(BufReader::new(text))
+}
+
 /// Opens a file for reading, decompressed.
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+fn open_bytes(path: &Path) -> Result<Box<dyn BufRead>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let limited = |inner: Box<dyn Read>| -> Result<Box<dyn BufRead>> {
         Ok(Box::new(BufReader::new(Limited { inner, left: most(path)? })))
@@ -124,10 +132,10 @@ impl Read for Limited {
     }
 }
 
-fn lines_of(
+fn lines_of<R: BufRead>(
     path: &Path,
-    mut reader: Box<dyn BufRead>,
-) -> impl Iterator<Item = Result<Row<String>>> + use<> {
+    mut reader: R,
+) -> impl Iterator<Item = Result<Row<String>>> + use<R> {
     let path = path.to_path_buf();
     let mut number = 0;
     std::iter::from_fn(move || {
@@ -152,7 +160,7 @@ fn lines_of(
 /// The error that stopped the reading: of the disk, or data that cannot be decompressed.
 fn unreadable(path: &Path, number: usize, e: &std::io::Error) -> Error {
     match path.extension().and_then(|e| e.to_str()) {
-        Some(kind @ ("gz" | "bz2")) => {
+        Some(kind @ ("gz" | "bz2")) if e.kind() != std::io::ErrorKind::Unsupported => {
             let what = format!("damaged or truncated .{kind} data ({e}); download the file again");
             at(path, number, what)
         }
@@ -167,11 +175,11 @@ fn bad_json(path: &Path, number: usize, e: &serde_json::Error) -> Error {
 
 fn json_array<T: DeserializeOwned + 'static>(
     path: &Path,
-    mut reader: Box<dyn BufRead>,
+    mut reader: impl BufRead,
 ) -> Result<Rows<T>> {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).map_err(|e| unreadable(path, 1, &e))?;
-    let values: Vec<Value> = serde_json::from_slice(&bytes).map_err(|e| {
+    let values: Vec<Value> = python_json::parse(&bytes).map_err(|e| {
         let (line, what) = (e.line(), format!("not a valid JSON array: {e}"));
         Error::Input(format!("{}: line {line}: {what}", path.display()))
     })?;

@@ -3,12 +3,13 @@
 use crate::{
     hub::Hub,
     npy,
-    rows::{at, lines, rows},
+    rows::{Row, at, lines, rows},
     sampling::{Documents, draw, first, windows},
+    texts::{Content, Contents, Texts, content},
 };
-use serde::Deserialize;
+use serde_json::Value;
 use sparsellm_base::{Error, Observer, Result, input_error, refuse_lfs_pointer};
-use sparsellm_text::{Segments, Tokenizer};
+use sparsellm_text::{Segments, TokenizerFiles};
 use std::path::PathBuf;
 
 /// How a data set's rows are joined into one text, and how segments are drawn from it.
@@ -80,13 +81,10 @@ fn data_set(name: &str) -> Option<&'static DataSet> {
 pub struct Source {
     protocol: Protocol,
     path: PathBuf,
-}
-
-/// A row of a text data set, under any of the usual field names.
-#[derive(Deserialize)]
-struct TextRow {
-    text: Option<String>,
-    sentence: Option<String>,
+    /// The field of each row that holds its text; by default one of the usual ones.
+    text_field: Option<String>,
+    /// Whether this is one of the authors' data sets from the hub, with fields of its own.
+    is_data_set: bool,
 }
 
 const KINDS: [&str; 8] =
@@ -102,21 +100,20 @@ impl Source {
     /// Returns an error if the kind of file is not recognized, the hub does not provide it,
     /// or `observe` ends the download.
     pub fn find(argument: &str, purpose: Use, hub: &Hub, observe: &mut Observer) -> Result<Source> {
-        let mut fetch = |protocol, id: &str, path: &str| {
-            Ok(Source { protocol, path: hub.dataset_file(id, path, observe)? })
-        };
         if let Some(set) = data_set(argument) {
-            return match purpose {
-                Use::Calibration => fetch(set.protocol, set.id, set.train),
-                Use::Evaluation => fetch(set.protocol, set.id, set.test),
+            let file = match purpose {
+                Use::Calibration => set.train,
+                Use::Evaluation => set.test,
             };
+            let path = hub.dataset_file(set.id, file, observe)?;
+            return Ok(Source { is_data_set: true, ..Source::new(set.protocol, path) });
         }
         let Some(rest) = argument.strip_prefix("hf://datasets/") else {
             return Source::file(argument);
         };
         check_kind(argument)?;
         let (id, path) = on_hub(rest)?;
-        fetch(Protocol::Plain, &id, path)
+        Ok(Source::new(Protocol::Plain, hub.dataset_file(&id, path, observe)?))
     }
 
     /// Takes a file's path, or `NAME:FILE` for a file that is a split of the data set `NAME`
@@ -134,34 +131,53 @@ impl Source {
         };
         check_kind(argument)?;
         refuse_lfs_pointer(file.as_ref())?;
-        Ok(Source { protocol, path: file.into() })
+        Ok(Source::new(protocol, file.into()))
+    }
+
+    fn new(protocol: Protocol, path: PathBuf) -> Source {
+        Source { protocol, path, text_field: None, is_data_set: false }
+    }
+
+    /// Takes the text of each row from the field of that name: a text, or a list of messages. By
+    /// default it is the first of `text`, `sentence`, `messages` and `conversations` that is not
+    /// null. The setting does not affect files without fields, or the authors' data sets when they
+    /// are named.
+    pub fn text_field(mut self, name: impl Into<Option<String>>) -> Source {
+        self.text_field = name.into().filter(|_| !self.is_data_set);
+        self
     }
 
     /// Draws `samples` calibration segments of `seq_len` tokens, as the authors' Python does
-    /// for `seed`. Token ids in a `.npy` file are taken in order, without drawing.
-    /// `tokenizer` is called only if the source is text.
+    /// for `seed`. Token ids in a `.npy` file are taken in order, without drawing; the rows of a
+    /// 2-D array follow one another, so that those of `seq_len` tokens are the segments.
+    ///
+    /// `files` give the tokenizer if the source is text, and the chat template if its rows are
+    /// conversations. `observe` is told of rows that are skipped.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or holds too little, and any error of
-    /// `tokenizer`.
+    /// `files` and `observe`.
     pub fn segments(
         &self,
         samples: usize,
         seq_len: usize,
         seed: u64,
-        tokenizer: impl FnOnce() -> Result<Tokenizer>,
+        files: &dyn TokenizerFiles,
+        observe: &mut Observer,
     ) -> Result<Segments> {
         if self.is("npy") {
             return self.named(first(&npy::read(&self.path)?, samples, seq_len));
         }
         if self.protocol == Protocol::C4 {
-            let (mut documents, tokenizer) = (Documents::new()?, tokenizer()?);
-            self.texts()?.try_for_each(|text| documents.push(&text?))?;
-            let encode = |text: &str| tokenizer.encode(text);
+            let (mut documents, tokenizer) = (Documents::new()?, files.tokenizer()?);
+            let mut texts = self.texts(files)?;
+            texts.by_ref().try_for_each(|text| documents.push(&text?))?;
+            texts.tell_of_nulls(observe)?;
+            let encode = |text: &str| texts.encode(&tokenizer, text);
             return self.named(documents.draw(encode, samples, seq_len, seed));
         }
-        let text = self.joined(" ", usize::MAX)?;
-        self.named(draw(&tokenizer()?.encode(&text)?, samples, seq_len, seed))
+        let tokens = self.tokens(" ", usize::MAX, files, observe)?;
+        self.named(draw(&tokens, samples, seq_len, seed))
     }
 
     /// Cuts the text into windows of `seq_len` tokens, at most `max` of them.
@@ -172,18 +188,20 @@ impl Source {
         &self,
         seq_len: usize,
         max: Option<usize>,
-        tokenizer: impl FnOnce() -> Result<Tokenizer>,
+        files: &dyn TokenizerFiles,
+        observe: &mut Observer,
     ) -> Result<Segments> {
         if self.is("npy") {
             return self.named(windows(&npy::read(&self.path)?, seq_len, max));
         }
-        let (text, most) = match self.protocol {
-            Protocol::WikiText2 => (self.joined("\n\n", usize::MAX)?, None),
-            Protocol::Plain | Protocol::Ptb => (self.joined(" ", usize::MAX)?, None),
-            Protocol::C4 => (self.joined(" ", C4_DOCUMENTS)?, Some(C4_WINDOWS)),
+        let (separator, documents, most) = match self.protocol {
+            Protocol::WikiText2 => ("\n\n", usize::MAX, None),
+            Protocol::Plain | Protocol::Ptb => (" ", usize::MAX, None),
+            Protocol::C4 => (" ", C4_DOCUMENTS, Some(C4_WINDOWS)),
         };
         let max = [max, most].into_iter().flatten().min();
-        self.named(windows(&tokenizer()?.encode(&text)?, seq_len, max))
+        let tokens = self.tokens(separator, documents, files, observe)?;
+        self.named(windows(&tokens, seq_len, max))
     }
 
     fn is(&self, extension: &str) -> bool {
@@ -198,31 +216,54 @@ impl Source {
         })
     }
 
-    /// Joins the first `most` rows into one text.
-    fn joined(&self, separator: &str, most: usize) -> Result<String> {
-        let texts: Vec<String> = self.texts()?.take(most).collect::<Result<_>>()?;
-        if texts.iter().all(|text| text.trim().is_empty()) {
+    /// The token ids of the first `most` rows, joined into one text.
+    fn tokens(
+        &self,
+        separator: &str,
+        most: usize,
+        files: &dyn TokenizerFiles,
+        observe: &mut Observer,
+    ) -> Result<Vec<u32>> {
+        let mut texts = self.texts(files)?;
+        let all: Vec<String> = texts.by_ref().take(most).collect::<Result<_>>()?;
+        texts.tell_of_nulls(observe)?;
+        if all.iter().all(|text| text.trim().is_empty()) {
             return input_error!("{}: the file holds no text", self.path.display());
         }
-        Ok(texts.join(separator))
+        let text = all.join(texts.separator(separator));
+        drop(all);
+        texts.encode(&files.tokenizer()?, &text)
+    }
+
+    /// Reads the texts of the file's rows.
+    fn texts<'a>(&'a self, files: &'a dyn TokenizerFiles) -> Result<Texts<'a>> {
+        Ok(Texts::new(&self.path, self.contents()?, files))
     }
 
     /// Reads the file's rows. A text file is a single row, unless its lines are the rows of a
     /// data set.
-    fn texts(&self) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
-        if self.is("txt") || self.is("raw") {
-            let lines = lines(&self.path)?.map(|line| line.map(|line| line.value));
-            return Ok(match self.protocol {
-                Protocol::WikiText2 => Box::new(lines.map(|line| line.map(wikitext_row))),
-                Protocol::Ptb => Box::new(lines.map(|line| line.map(|l| l.trim().to_string()))),
-                Protocol::Plain | Protocol::C4 => Box::new(std::iter::once(lines.collect())),
-            });
+    fn contents(&self) -> Result<Contents> {
+        if !(self.is("txt") || self.is("raw")) {
+            let (path, field) = (self.path.clone(), self.text_field.clone());
+            return Ok(Box::new(rows::<Value>(&self.path)?.map(move |row| {
+                let Row { number, value } = row?;
+                let value = content(value, field.as_deref()).map_err(|e| at(&path, number, e))?;
+                Ok(Row { number, value })
+            })));
         }
-        let path = self.path.clone();
-        Ok(Box::new(rows::<TextRow>(&path)?.map(move |row| {
-            let row = row?;
-            let text = row.value.text.or(row.value.sentence);
-            text.ok_or_else(|| at(&path, row.number, "no \"text\" or \"sentence\" field"))
+        let lines = lines(&self.path)?;
+        let each: fn(String) -> String = match self.protocol {
+            Protocol::WikiText2 => wikitext_row,
+            Protocol::Ptb => |line| line.trim().to_string(),
+            Protocol::Plain | Protocol::C4 => {
+                let text = lines.map(|line| line.map(|line| line.value)).collect::<Result<_>>()?;
+                let row = Row { number: 1, value: Content::Text(text) };
+                return Ok(Box::new(std::iter::once(Ok(row))));
+            }
+        };
+        Ok(Box::new(lines.map(move |line| {
+            let Row { number, value } = line?;
+            Ok(Row { number, value: Content::Text(each(value)) })
         })))
     }
 }
@@ -253,7 +294,7 @@ fn check_kind(argument: &str) -> Result<()> {
         return Ok(());
     }
     input_error!(
-        "{argument}: cannot tell what this is; give wikitext2, ptb, c4, hf://datasets/ORG/NAME/PATH, or a .txt (one text), .raw (a WikiText split), .jsonl, .json.gz or .parquet (a \"text\" or \"sentence\" field per row) or .npy (token ids) file"
+        "{argument}: cannot tell what this is; give wikitext2, ptb, c4, hf://datasets/ORG/NAME/PATH, or a .txt (one text), .raw (a WikiText split), .jsonl, .json.gz or .parquet (a \"text\", \"sentence\" or \"messages\" field per row, or `text_field`) or .npy (token ids) file"
     )
 }
 

@@ -3,24 +3,31 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use proptest::prelude::*;
-use sparsellm_base::Result;
+use sparsellm_base::{Observer, Result};
 use sparsellm_data::Source;
 use sparsellm_testing::{assets, fixture};
 use sparsellm_text::{Segments, Tokenizer};
+use std::path::PathBuf;
 
 const ROWS: [&str; 4] =
     [" = A small title = \n", "", " The cat sat on the mat . \n", " Où est le café ? \n"];
 
-fn tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_folder(&assets().join("tiny-llama"))
+/// The folder of the tokenizer.
+fn model() -> PathBuf {
+    assets().join("tiny-llama")
 }
 
 fn windows(argument: &str) -> Result<Segments> {
-    Source::file(argument)?.windows(1, None, tokenizer)
+    Source::file(argument)?.windows(1, None, &model(), &mut Observer::silent())
+}
+
+fn segments(argument: &str, samples: usize, seq_len: usize, seed: u64) -> Segments {
+    let (source, observe) = (Source::file(argument).unwrap(), &mut Observer::silent());
+    source.segments(samples, seq_len, seed, &model(), observe).unwrap()
 }
 
 fn ids(text: &str) -> Vec<u32> {
-    tokenizer().unwrap().encode(text).unwrap()
+    Tokenizer::from_folder(&model()).unwrap().encode(text).unwrap()
 }
 
 fn path(file: &str) -> String {
@@ -42,7 +49,7 @@ fn every_format_gives_the_same_text() {
     // A text file of lines, under each protocol.
     let raw = path("rows.raw");
     assert_eq!(windows(&raw).unwrap().tokens, ids(&ROWS.join("\n\n")));
-    let calibration = Source::file(&raw).unwrap().segments(1, 30, 0, tokenizer).unwrap();
+    let calibration = segments(&raw, 1, 30, 0);
     let all = ids(&ROWS.join(" "));
     assert!(all.windows(30).any(|w| w == calibration.tokens), "joined by spaces to calibrate");
     let sentences = ROWS.map(str::trim).join(" ");
@@ -58,10 +65,11 @@ fn c4_is_measured_on_its_first_documents_and_windows() {
     let text: Vec<String> = (0..1100).map(|i| format!("document {i}")).collect();
     let all = ids(&text.join(" "));
     assert_eq!(windows(&argument).unwrap().tokens, all[..256]);
-    let twenty = Source::file(&argument).unwrap().windows(20, None, tokenizer).unwrap();
+    let source = Source::file(&argument).unwrap();
+    let twenty = source.windows(20, None, &model(), &mut Observer::silent()).unwrap();
     assert_eq!(twenty.tokens, all[..256 * 20]);
     // A calibration segment is part of one document.
-    let drawn = Source::file(&argument).unwrap().segments(5, 3, 1, tokenizer).unwrap();
+    let drawn = segments(&argument, 5, 3, 1);
     let documents: Vec<Vec<u32>> = (0..1200).map(|i| ids(&format!("document {i}"))).collect();
     for segment in drawn.tokens.chunks(3) {
         assert!(documents.iter().any(|d| d.windows(3).any(|w| w == segment)));

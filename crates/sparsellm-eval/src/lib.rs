@@ -11,13 +11,13 @@
 //! use sparsellm_eval::perplexity;
 //! use sparsellm_model::Model;
 //! use sparsellm_ranks::Local;
-//! use sparsellm_text::Tokenizer;
 //!
 //! let model = Model::open(&assets.join("tiny-llama"))?;
 //! let source = sparsellm_data::Source::file(&assets.join("stories/test.txt").to_string_lossy())?;
 //! // The first four windows of 128 tokens each.
-//! let windows = source.windows(128, Some(4), || Tokenizer::from_checkpoint(&model.checkpoint))?;
-//! let measured = perplexity(&model, &windows, "stories", &Local, &mut Observer::silent())?;
+//! let mut observe = Observer::silent();
+//! let windows = source.windows(128, Some(4), &model.checkpoint, &mut observe)?;
+//! let measured = perplexity(&model, &windows, "stories", &Local, &mut observe)?;
 //! assert_eq!((measured.windows, measured.tokens), (4, 512));
 //! assert!(measured.perplexity < 100.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

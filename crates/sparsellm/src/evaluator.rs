@@ -6,7 +6,7 @@ use sparsellm_data::{Hub, Use};
 use sparsellm_eval::{Perplexity, perplexity};
 use sparsellm_model::Model;
 use sparsellm_ranks::{Communicator, Local};
-use sparsellm_text::{Segments, Tokenizer};
+use sparsellm_text::Segments;
 use std::cell::OnceCell;
 
 /// Measures a model's perplexity on texts.
@@ -16,6 +16,7 @@ pub struct Evaluator<'a> {
     model: &'a Model,
     seq_len: Option<usize>,
     max_windows: Option<usize>,
+    text_field: Option<String>,
     hub: Option<&'a Hub>,
     ranks: &'a dyn Communicator,
     observer: Observer<'a>,
@@ -25,9 +26,15 @@ impl<'a> Evaluator<'a> {
     /// An evaluator of `model`. Unless asked otherwise, it measures whole texts, in windows of
     /// 2048 tokens or as many as the model has positions, whichever is fewer.
     pub fn new(model: &'a Model) -> Self {
-        let (seq_len, max_windows) = (None, None);
-        let observer = Observer::silent();
-        Evaluator { model, seq_len, max_windows, hub: None, ranks: &Local, observer }
+        Evaluator {
+            model,
+            seq_len: None,
+            max_windows: None,
+            text_field: None,
+            hub: None,
+            ranks: &Local,
+            observer: Observer::silent(),
+        }
     }
 
     /// Sets the number of tokens per window.
@@ -39,6 +46,14 @@ impl<'a> Evaluator<'a> {
     /// Measures only the first `max_windows` windows of a text.
     pub fn max_windows(mut self, max_windows: impl Into<Option<usize>>) -> Self {
         self.max_windows = max_windows.into();
+        self
+    }
+
+    /// Sets the field of a file's rows that holds their text, as for [`Source::text_field`].
+    ///
+    /// [`Source::text_field`]: sparsellm_data::Source::text_field
+    pub fn text_field(mut self, name: impl Into<Option<String>>) -> Self {
+        self.text_field = name.into();
         self
     }
 
@@ -70,8 +85,9 @@ impl<'a> Evaluator<'a> {
         let environment = OnceCell::new();
         let hub = hub_or_environments(self.hub, &environment);
         let source = find_text(text, Use::Evaluation, hub, self.ranks, &mut self.observer)?;
-        let tokenizer = || Tokenizer::from_checkpoint(&self.model.checkpoint);
-        source.windows(seq_len, self.max_windows, tokenizer)
+        let source = source.text_field(self.text_field.clone());
+        let files = &self.model.checkpoint;
+        source.windows(seq_len, self.max_windows, files, &mut self.observer)
     }
 
     /// The model's perplexity on the text with this name, which is any that

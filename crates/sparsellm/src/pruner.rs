@@ -19,7 +19,7 @@ use sparsellm_prune::{
 use sparsellm_ranks::{Communicator, Local};
 use sparsellm_report::{PerplexityReport, PruneReport};
 use sparsellm_tensor::profile::{Ledger, Phase, phase};
-use sparsellm_text::{Segments, Tokenizer};
+use sparsellm_text::Segments;
 use std::{
     cell::{Cell, OnceCell},
     ops::Range,
@@ -52,6 +52,7 @@ pub struct Pruner<'a> {
     method: &'a dyn Method,
     asked: Map<String, Value>,
     text: Option<String>,
+    text_field: Option<String>,
     shared: Option<&'a Calibration>,
     samples: usize,
     seq_len: Option<usize>,
@@ -84,6 +85,7 @@ impl<'a> Pruner<'a> {
             method: &SparseLlmPlus,
             asked: Map::new(),
             text: None,
+            text_field: None,
             shared: None,
             samples: 128,
             seq_len: None,
@@ -141,6 +143,15 @@ impl<'a> Pruner<'a> {
     /// Sets the calibration text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
     pub fn calibration(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into());
+        self
+    }
+
+    /// Sets the field of a file's rows that holds their text, for calibration and evaluation, as for
+    /// [`Source::text_field`].
+    ///
+    /// [`Source::text_field`]: sparsellm_data::Source::text_field
+    pub fn text_field(mut self, name: impl Into<Option<String>>) -> Self {
+        self.text_field = name.into();
         self
     }
 
@@ -269,7 +280,8 @@ impl<'a> Pruner<'a> {
         let drawn = self.draw(model, &settings, hub)?;
         let calibration = drawn.as_ref().or(self.shared);
         let texts = self.texts(model, hub)?;
-        let draw = Draw { text: self.text.clone(), seed: self.seed };
+        let draw =
+            Draw { text: self.text.clone(), text_field: self.text_field.clone(), seed: self.seed };
         let identity = match self.ranks.rank() {
             0 => {
                 let needed = calibration.filter(|_| needs_text(self.method, &settings));
@@ -303,8 +315,9 @@ impl<'a> Pruner<'a> {
         };
         let seq_len = resolve_seq_len(model, self.seq_len)?;
         let source = find_text(text, Use::Calibration, hub, self.ranks, &mut self.observer)?;
-        let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
-        let segments = source.segments(self.samples, seq_len, self.seed, tokenizer)?;
+        let source = source.text_field(self.text_field.clone());
+        let (files, observe) = (&model.checkpoint, &mut self.observer);
+        let segments = source.segments(self.samples, seq_len, self.seed, files, observe)?;
         Ok(Some(Calibration::new(segments)))
     }
 
@@ -316,6 +329,7 @@ impl<'a> Pruner<'a> {
             let mut evaluator = Evaluator::new(model)
                 .seq_len(self.seq_len)
                 .max_windows(self.max_windows)
+                .text_field(self.text_field.clone())
                 .hub(hub)
                 .ranks(self.ranks)
                 .observer(Observer::new(|event| Ok(self.observer.notify(event)?)));

@@ -43,6 +43,8 @@ impl RunRecord {
 pub(crate) struct Draw {
     /// The name of the text.
     pub text: Option<String>,
+    /// The field of its rows that was asked for.
+    pub text_field: Option<String>,
     /// The seed that the segments are drawn with.
     pub seed: u64,
 }
@@ -65,6 +67,10 @@ pub(crate) fn identity(
             "seed": draw.seed,
         })
     });
+    if let (Some(field), Some(calibration)) = (&draw.text_field, all["calibration"].as_object_mut())
+    {
+        calibration.insert("text_field".into(), field.as_str().into());
+    }
     Ok(json!({
         "sparsellm": env!("CARGO_PKG_VERSION"),
         "input": {

@@ -15,7 +15,6 @@ use sparsellm_prune::{
 };
 use sparsellm_ranks::{Communicator, Local};
 use sparsellm_testing::assets;
-use sparsellm_text::Tokenizer;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -232,10 +231,11 @@ fn pruned(
     ranks: &dyn Communicator,
 ) -> Pruned {
     let model = Model::open(&assets().join(name)).unwrap();
-    let tokenizer = || Tokenizer::from_checkpoint(&model.checkpoint);
     let text = |file: &str| assets().join("stories").join(file).to_string_lossy().into_owned();
     let source = Source::file(&text("calibration.txt")).unwrap();
-    let calibration = Calibration::new(source.segments(50, 128, 0, tokenizer).unwrap());
+    let observe = &mut Observer::silent();
+    let segments = source.segments(50, 128, 0, &model.checkpoint, observe).unwrap();
+    let calibration = Calibration::new(segments);
     let run = |stop: bool| {
         let mut resumed = false;
         let result = Pruner::for_model(&model)

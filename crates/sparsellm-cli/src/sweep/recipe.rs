@@ -54,6 +54,7 @@ pub struct Recipe {
 pub struct Evaluate {
     #[serde(default)]
     pub data: Vec<String>,
+    pub text_field: Option<String>,
     pub seq_len: Option<usize>,
     pub max_windows: Option<usize>,
     #[serde(default)]

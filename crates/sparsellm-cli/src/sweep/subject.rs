@@ -36,10 +36,15 @@ pub struct Subject {
 impl Subject {
     /// Reads the texts and questions that `model` is to be measured on.
     pub fn new(model: Model, evaluate: &Evaluate, context: &Context) -> Result<Subject> {
-        let (data, seq_len) = (&evaluate.data, evaluate.seq_len);
-        let texts = match data.as_slice() {
+        let asked = eval::Asked {
+            data: &evaluate.data,
+            text_field: evaluate.text_field.as_deref(),
+            seq_len: evaluate.seq_len,
+            max_windows: evaluate.max_windows,
+        };
+        let texts = match evaluate.data.as_slice() {
             [] => Vec::new(),
-            _ => eval::texts(&model, data, seq_len, evaluate.max_windows, context)?,
+            _ => eval::texts(&model, asked, context)?,
         };
         let texts: Vec<_> = texts.into_iter().map(|(data, w)| (label(data), w)).collect();
         let asked = |task: &String| task.parse().map_err(Error::Usage);
@@ -85,17 +90,11 @@ impl Subject {
             let started = Instant::now();
             let temp = folder.temporary()?;
             let output = temp.path().join(&digest);
-            let warn = Observer::new(|event| {
-                if let Event::Warning(text) = event {
-                    eprintln!("warning: {}", as_flags(&text));
-                }
-                Ok(())
-            });
             let pruner = match calibration.as_deref() {
                 Some(calibration) => pruner.shared_calibration(calibration),
                 None => pruner,
             };
-            let report = pruner.observer(warn).write(&output)?;
+            let report = pruner.observer(warnings()).write(&output)?;
             let (seconds, peak) = (started.elapsed().as_secs_f64(), peak_rss_bytes());
             let (perplexity, tasks) = self.measure(&Model::open(&output)?)?;
             Ok(Run {
@@ -123,11 +122,12 @@ impl Subject {
     /// method needs no calibration.
     fn calibration(&mut self, cell: &Cell, context: &Context) -> Result<Option<Rc<Calibration>>> {
         let args = &cell.args;
-        let mut pruner = prune::pruner(args, &self.model, context)?;
+        let mut pruner = prune::pruner(args, &self.model, context)?.observer(warnings());
         if !pruner.needs_text()? {
             return Ok(None);
         }
-        let key = format!("{:?}", (&args.calibration, args.samples, args.seq_len, args.seed));
+        let text = (&args.calibration, &args.text_field);
+        let key = format!("{:?}", (text, args.samples, args.seq_len, args.seed));
         if let Some(calibration) = self.calibrations.get(&key) {
             return Ok(Some(calibration.clone()));
         }
@@ -138,6 +138,16 @@ impl Subject {
         }
         Ok(drawn)
     }
+}
+
+/// An observer that prints warnings, and nothing else.
+fn warnings() -> Observer<'static> {
+    Observer::new(|event| {
+        if let Event::Warning(text) = event {
+            eprintln!("warning: {}", as_flags(&text));
+        }
+        Ok(())
+    })
 }
 
 /// The part of a result's identity that the settings determine: all settings, and the sparsity

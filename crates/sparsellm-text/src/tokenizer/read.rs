@@ -207,6 +207,14 @@ impl Tokenizer {
         self.ids(text, true)
     }
 
+    /// Returns the ids of `text`, without any special token that is not written in it.
+    ///
+    /// # Errors
+    /// Returns an error if the tokenizer cannot encode the text.
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(text, false)
+    }
+
     /// Returns the token that a text may start with (beginning-of-text or, failing that,
     /// end-of-text), and the ids of `text` without any special token.
     ///
@@ -214,7 +222,7 @@ impl Tokenizer {
     /// Returns an error if the tokenizer has no such token, or cannot encode the text.
     pub fn encode_after_start(&self, text: &str) -> Result<(u32, Vec<u32>)> {
         match self.start {
-            Some(start) => Ok((start, self.ids(text, false)?)),
+            Some(start) => Ok((start, self.encode_bare(text)?)),
             None => input_error!("the tokenizer names no beginning-of-text or end-of-text token"),
         }
     }
