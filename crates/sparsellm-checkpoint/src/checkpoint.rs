@@ -2,7 +2,7 @@
 
 use crate::{
     Slot, TensorInfo, TensorSource,
-    folder::Folder,
+    folder::{Folder, remedy},
     gguf::Gguf,
     json::{hex, read_json},
     quantization::refuse_quantized,
@@ -46,8 +46,9 @@ impl Checkpoint {
             let config = path.join("config.json");
             if !config.is_file() {
                 return input_error!(
-                    "{}: not a model folder: it has no config.json; give a Hugging Face checkpoint folder",
-                    path.display()
+                    "{}: not a model folder: it has no config.json; {}",
+                    path.display(),
+                    remedy(path)
                 );
             }
             let config = read_json(&config)?;

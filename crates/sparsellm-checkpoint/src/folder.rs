@@ -43,15 +43,22 @@ impl Folder {
             (names, pytorch::read_header as ReadHeader)
         } else {
             return input_error!(
-                "{}: no weights: it has no {} or {} (nor their .index.json)",
+                "{}: no weights: it has no {} or {} (nor their .index.json); {}",
                 path.display(),
                 SAFETENSORS.single,
-                PYTORCH.single
+                PYTORCH.single,
+                remedy(path)
             );
         };
         let (mut tensors, mut places) = (BTreeMap::new(), BTreeMap::new());
         let mut files = Vec::new();
         for file_path in names.into_iter().map(|name| path.join(name)) {
+            if !file_path.exists() {
+                return input_error!(
+                    "{}: this file of weights, which the .index.json lists, is missing; download the model again",
+                    file_path.display()
+                );
+            }
             let map = map_file(&file_path)?;
             for Entry { name, dtype, shape, bytes, strides } in read_header(&file_path, &map)? {
                 let info = TensorInfo { shape, dtype, file: files.len() };
@@ -120,6 +127,22 @@ impl TensorSource for Folder {
 
     fn release(&self) {
         self.files.iter().for_each(|(_, map)| release(map));
+    }
+}
+
+/// What to do about a folder that lacks a file that models have, by what it holds.
+pub(crate) fn remedy(folder: &Path) -> &'static str {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let has = |end: &str| names.iter().any(|name| name.ends_with(end));
+    if has("adapter_config.json") {
+        "it holds an adapter: merge that into its base model, and give the result"
+    } else if has(".gguf") {
+        "it holds .gguf files: give the path of one of them"
+    } else if has(".safetensors") || has(".bin") {
+        "it holds weights in files of other names, or their index is missing: download it again, as a model in the format of transformers"
+    } else {
+        "give a Hugging Face checkpoint folder"
     }
 }
 

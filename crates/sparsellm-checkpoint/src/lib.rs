@@ -19,6 +19,7 @@ mod folder;
 mod folder_entry;
 mod gguf;
 mod json;
+mod python_json;
 mod pytorch;
 mod quantization;
 mod run_folder;
@@ -33,6 +34,7 @@ pub use carry_over::LeftOut;
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use json::{hex, read_json};
+pub use python_json::{NotNumber, parse_json};
 pub use quantization::refuse_quantized;
 pub use run_folder::{
     Existing, PARTIAL, RECORD, REPORT, checkpoint_of, folder_of, recorded_layers, unfinished,

@@ -314,7 +314,15 @@ fn bad_models_are_refused() {
     let t = temp();
     std::fs::create_dir(t.path().join("empty")).unwrap();
     let empty = t.path().join("empty").display().to_string();
-    refused(&t, &empty, &[], 1, "config.json");
+    refused(&t, &empty, &[], 1, "config.json; give a Hugging Face checkpoint folder");
+    for (file, what) in [
+        ("model-00001-of-00002.safetensors", "their index is missing"),
+        ("a.Q4_K_M.gguf", "it holds .gguf files"),
+        ("adapter_config.json", "merge that into its base model"),
+    ] {
+        std::fs::write(t.path().join("empty").join(file), "{}").unwrap();
+        refused(&t, &empty, &[], 1, what);
+    }
     type Damage = (fn(&Path), &'static str);
     let cases: &[Damage] = &[
         (|m| std::fs::remove_file(m.join("model.safetensors")).unwrap(), "no weights"),

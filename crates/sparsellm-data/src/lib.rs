@@ -17,7 +17,6 @@
 pub mod hub;
 mod npy;
 mod parquet;
-mod python_json;
 pub mod rows;
 pub mod sampling;
 mod source;

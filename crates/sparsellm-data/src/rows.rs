@@ -2,10 +2,11 @@
 //! and bzip2 are decompressed on the fly. Text is read as Python's text mode reads it, and JSON
 //! as Python's `json` module does.
 
-use crate::{parquet, python_json, text_mode::TextMode};
+use crate::{parquet, text_mode::TextMode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, error::Category};
 use sparsellm_base::{Error, Result};
+use sparsellm_checkpoint::{NotNumber, parse_json};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
@@ -56,8 +57,8 @@ pub fn rows<T: DeserializeOwned + 'static>(path: &Path) -> Result<Rows<T>> {
         .filter(|row| !row.as_ref().is_ok_and(|row| row.value.trim().is_empty()));
     Ok(Box::new(rows.map(move |row| {
         let Row { number, value } = row?;
-        let value =
-            python_json::parse(value.as_bytes()).map_err(|e| bad_json(&path, number, &e))?;
+        let value = parse_json(value.as_bytes(), NotNumber::Null)
+            .map_err(|e| bad_json(&path, number, &e))?;
         Ok(Row { number, value })
     })))
 }
@@ -169,7 +170,14 @@ fn unreadable(path: &Path, number: usize, e: &std::io::Error) -> Error {
 }
 
 fn bad_json(path: &Path, number: usize, e: &serde_json::Error) -> Error {
-    let what = if e.is_data() { "not a row of this kind" } else { "not valid JSON" };
+    let what = match e.classify() {
+        Category::Data => "not a row of this kind",
+        // Perhaps an object over several lines.
+        Category::Eof => {
+            "not valid JSON by itself (each line is to hold an object, or the file an array of them)"
+        }
+        _ => "not valid JSON",
+    };
     at(path, number, format!("{what}: {e}"))
 }
 
@@ -179,7 +187,7 @@ fn json_array<T: DeserializeOwned + 'static>(
 ) -> Result<Rows<T>> {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).map_err(|e| unreadable(path, 1, &e))?;
-    let values: Vec<Value> = python_json::parse(&bytes).map_err(|e| {
+    let values: Vec<Value> = parse_json(&bytes, NotNumber::Null).map_err(|e| {
         let (line, what) = (e.line(), format!("not a valid JSON array: {e}"));
         Error::Input(format!("{}: line {line}: {what}", path.display()))
     })?;

@@ -10,6 +10,9 @@ use std::path::Path;
 /// The fields that a row's text is looked for in; the first that is not null is taken.
 const FIELDS: [&str; 4] = ["text", "sentence", "messages", "conversations"];
 
+/// Those of them that hold conversations, which some files have as JSON in a text.
+const CHATS: [&str; 2] = ["messages", "conversations"];
+
 /// How many of a row's fields an error names.
 const NAMED: usize = 16;
 
@@ -131,7 +134,8 @@ pub(crate) fn content(row: Value, field: Option<&str>) -> std::result::Result<Co
     };
     let filled = fields.iter().find(|field| row.get(**field).is_some_and(|value| !value.is_null()));
     let field = filled.unwrap_or(found);
-    match row.remove(*field) {
+    let value = row.remove(*field);
+    match if CHATS.contains(field) { value.map(parsed) } else { value } {
         Some(Value::String(text)) => Ok(Content::Text(text)),
         Some(Value::Array(messages)) => {
             let messages = messages.into_iter().map(message).collect::<std::result::Result<_, _>>();
@@ -143,6 +147,15 @@ pub(crate) fn content(row: Value, field: Option<&str>) -> std::result::Result<Co
             let kind = kind(&other);
             Err(format!("not a row of this kind: \"{field}\" is {kind}, not a text or messages"))
         }
+    }
+}
+
+/// The messages that a text holds as JSON; any other value as it is.
+fn parsed(value: Value) -> Value {
+    let parse = |text: &str| serde_json::from_str::<Vec<Map<String, Value>>>(text).ok();
+    match value.as_str().and_then(parse) {
+        Some(messages) => messages.into(),
+        None => value,
     }
 }
 

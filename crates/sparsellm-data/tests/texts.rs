@@ -97,7 +97,7 @@ fn errors_name_file_and_row() {
             format!("{good}{{\"text\": 5}}\n").into_bytes(),
             "row 2: not a row of this kind",
         ),
-        ("a.jsonl", format!("{good}{{\"text\": ").into_bytes(), "row 2: not valid JSON"),
+        ("a.jsonl", format!("{good}{{\"text\": ").into_bytes(), "row 2: not valid JSON by itself"),
         (
             "a.jsonl",
             [good.as_bytes(), b"{\"text\": \"\xff\"}\n"].concat(),

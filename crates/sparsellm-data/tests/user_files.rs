@@ -127,6 +127,10 @@ fn a_row_without_a_text_says_what_it_has() {
         ("{\"text\": [\"a\"]}", "row 1: \"text\": a message has no \"role\""),
         ("{}", "it has none; name"),
         ("{\"text\": null}", "the file holds no text"),
+        (
+            "{\n  \"text\": \"x\"\n}",
+            "row 1: not valid JSON by itself (each line is to hold an object",
+        ),
         ("{\"messages\": []}", "row 1: the conversation has no messages"),
         ("{\"messages\": [{\"role\": \"user\"}], \"tools\": \"{\"}", "\"tools\" is not valid JSON"),
     ] {
@@ -135,6 +139,32 @@ fn a_row_without_a_text_says_what_it_has() {
             false => error("a.jsonl", row.as_bytes(), None),
         };
         assert!(message.contains(says), "{row}: {message}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_marked_as_text_are_text_if_they_are_utf8() {
+    let want = read("unmarked.json");
+    let file = path("unmarked.parquet");
+    assert_eq!(tokens(&file), ids(&texts(&want).join(" ")));
+    let model = chat_model();
+    let talk = Source::file(&file).unwrap().text_field("talk".to_string());
+    let (got, _) = windows(talk, &model.path().to_path_buf());
+    let chat: String = texts(&want).iter().map(|text| format!("<s>user: {text}\n")).collect();
+    let tokenizer = Tokenizer::from_folder(&tiny_llama()).unwrap();
+    assert_eq!(got.unwrap().tokens, tokenizer.encode_bare(&chat).unwrap());
+    let image = Source::file(&file).unwrap().text_field("image".to_string());
+    let message = windows(image, &tiny_llama()).0.unwrap_err().to_string();
+    assert!(message.contains("row 1: not a row of this kind: \"image\" is an object"), "{message}");
+}
+
+#[test]
+fn conversations_may_be_plain_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.jsonl");
+    for text in ["Human: Hi!", "[1] Hi!", "[\"Hi!\"]", "[\"Hi!\", {}"] {
+        fs::write(&file, serde_json::json!({"conversations": text}).to_string()).unwrap();
+        assert_eq!(tokens(&file.display().to_string()), ids(text), "{text}");
     }
 }
 
@@ -165,6 +195,7 @@ fn conversations_go_through_the_models_template() {
         ("chats.jsonl", None),
         ("chats.parquet", None),
         ("sharegpt.jsonl", None),
+        ("chats-as-text.jsonl", None),
         ("chats.jsonl", Some("messages")),
     ] {
         for protocol in ["", "wikitext2:", "ptb:", "c4:"] {

@@ -4,6 +4,7 @@
 use sparsellm_model::{KeyValueCache, Model, Positions};
 use sparsellm_tensor::{Matrix, matmul_nt, softcap};
 use sparsellm_testing::{Case, fixture};
+use tempfile::TempDir;
 
 /// The logits of the last hidden states.
 fn head(model: &Model, hidden: Matrix) -> Matrix {
@@ -97,6 +98,44 @@ fn models_without_a_head() {
         let error = model.head_rows(0..1).unwrap_err().to_string();
         assert!(error.contains("lm_head.weight"), "{error}");
     }
+}
+
+/// A copy of a fixture in which one file's text is changed; what is in place of `from` is as long.
+fn changed(name: &str, file: &str, from: &str, to: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(&format!("families/{name}"))).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.path().join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+    bytes[at..at + from.len()].copy_from_slice(format!("{to:0$}", from.len()).as_bytes());
+    std::fs::write(path, bytes).unwrap();
+    folder
+}
+
+/// transformers 5 calls GPT-NeoX's head so in memory, and reads it from a file under both names.
+#[test]
+fn gpt_neox_with_a_head_of_another_name() {
+    let (_, tokens, seq_len, want) = load("gpt-neox");
+    let (from, to) = ("\"embed_out.weight\":", "\"lm_head.weight\":");
+    let folder = changed("gpt-neox", "model.safetensors", from, to);
+    let model = Model::open(folder.path()).unwrap();
+    close(&logits(&model, &tokens, seq_len).data, &want.data, to);
+}
+
+/// Python writes numbers that JSON does not have, and reads them.
+#[test]
+fn a_configuration_with_infinity() {
+    let (_, tokens, seq_len, want) = load("llama1");
+    let changed = |from, to| changed("llama1", "config.json", from, to);
+    let folder = changed("\"initializer_range\": 0.02", "\"init\": -Infinity");
+    let model = Model::open(folder.path()).unwrap();
+    close(&logits(&model, &tokens, seq_len).data, &want.data, "llama1");
+    let folder = changed("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": NaN");
+    let error = Model::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("\"rms_norm_eps\" is \"NaN\""), "{error}");
 }
 
 macro_rules! families {

@@ -1,8 +1,11 @@
 //! Reads the rows of a parquet file.
 
 use super::pages;
-use ::parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
-use serde_json::Value;
+use ::parquet::{
+    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    record::{Field, Row},
+};
+use serde_json::{Value, json};
 use sparsellm_base::{Error, Result, panics::catch};
 use std::{fs::File, path::Path};
 
@@ -29,10 +32,29 @@ pub(crate) fn values(
         .into_iter();
     Ok(std::iter::from_fn(move || {
         catch(|| match rows.next() {
-            Some(Ok(row)) => Ok(Some(row.to_json_value())),
+            Some(Ok(row)) => Ok(Some(object(&row))),
             Some(Err(e)) => Err(e.to_string()),
             None => Ok(None),
         })
         .transpose()
     }))
+}
+
+/// The fields of a row, or of a group in it.
+fn object(row: &Row) -> Value {
+    row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
+}
+
+/// A field's value. Some writers do not mark text as such, so bytes that are UTF-8 are read as
+/// text; others, such as an image, are no text, and become an object that says so.
+fn value(field: &Field) -> Value {
+    match field {
+        Field::Bytes(bytes) => match bytes.as_utf8() {
+            Ok(text) => text.into(),
+            Err(_) => json!({"bytes": bytes.len()}),
+        },
+        Field::Group(row) => object(row),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect(),
+        other => other.to_json_value(),
+    }
 }

@@ -47,6 +47,9 @@ impl GptNeoX {
         };
         let prefix = opening.prefix(&["", "gpt_neox."], "final_layer_norm.weight");
         let tied = config.flag("tie_word_embeddings", false)?;
+        // As transformers 5 calls it in memory, and so in files that `torch.save` wrote.
+        let renamed = (opening.has_tensor)("lm_head.weight");
+        let head = if renamed { "lm_head.weight" } else { "embed_out.weight" };
         Ok(Box::new(GptNeoX {
             shape: Shape {
                 layers: config.size("num_hidden_layers", 44)?,
@@ -56,7 +59,7 @@ impl GptNeoX {
                 learned_positions: false,
             },
             prefix,
-            tables: opening.tables(format!("{prefix}embed_in.weight"), "embed_out.weight", tied),
+            tables: opening.tables(format!("{prefix}embed_in.weight"), head, tied),
             heads,
             ffn: config.size("intermediate_size", 24_576)?,
             activation: config.activation("hidden_act", "gelu")?,
