@@ -159,6 +159,8 @@ families! {
     smollm2: "smollm2";
     mistral: "mistral";
     mistral_absent_fields: "mistral-absent-fields";
+    mistral_layer_types: "mistral-layer-types";
+    ministral: "ministral";
     qwen2: "qwen2";
     qwen2_layer_types: "qwen2-layer-types";
     qwen2_max_window_layers: "qwen2-max-window-layers";

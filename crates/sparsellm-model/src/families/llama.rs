@@ -1,4 +1,4 @@
-//! The SwiGLU family: LLaMA 1 to 3.2, SmolLM2, Mistral, Qwen2, Qwen3. RMSNorm,
+//! The SwiGLU family: LLaMA 1 to 3.2, SmolLM2, Mistral, Ministral, Qwen2, Qwen3. RMSNorm,
 //! rotary positions, grouped-query attention; the members differ in a few
 //! switches.
 
@@ -13,6 +13,7 @@ pub(super) const FAMILY: Registration = Registration {
     members: &[
         ("LlamaForCausalLM", "llama"),
         ("MistralForCausalLM", "mistral"),
+        ("MinistralForCausalLM", "ministral"),
         ("Qwen2ForCausalLM", "qwen2"),
         ("Qwen3ForCausalLM", "qwen3"),
     ],
@@ -45,10 +46,12 @@ enum AttentionBias {
 /// Which layers attend to a window only.
 enum Windows {
     None,
+    /// Those that `layer_types` names, or all. transformers takes a Mistral model with
+    /// `layer_types` for a Ministral one.
     All,
     /// Those that `layer_types` names, or those from `max_window_layers` on, if
     /// `use_sliding_window`.
-    ByLayer,
+    Late,
 }
 
 const LLAMA: Member = Member {
@@ -80,7 +83,7 @@ const QWEN2: Member = Member {
     positions: 32_768,
     attention_bias: AttentionBias::Qkv,
     mlp_bias: false,
-    windows: Windows::ByLayer,
+    windows: Windows::Late,
     ..LLAMA
 };
 
@@ -120,7 +123,7 @@ impl Llama {
     fn open(opening: &Opening) -> Result<Box<dyn Family>> {
         let config = opening.config;
         let member = match opening.model_type {
-            "mistral" => MISTRAL,
+            "mistral" | "ministral" => MISTRAL,
             "qwen2" => QWEN2,
             "qwen3" => QWEN3,
             _ => LLAMA,
@@ -179,9 +182,9 @@ fn windows(config: &Config, kind: &Windows, layers: usize) -> Result<Vec<Option<
         Windows::None => Ok(Vec::new()),
         Windows::All => {
             let window = config.optional_size("sliding_window", Some(4096))?;
-            Ok(vec![window; layers.min(1 << 20)])
+            config.layer_windows(layers, window, |_| true)
         }
-        Windows::ByLayer => {
+        Windows::Late => {
             let used = config.flag("use_sliding_window", false)?;
             let window = config.optional_size("sliding_window", Some(4096))?.filter(|_| used);
             let first = config.count("max_window_layers", 28)?;
