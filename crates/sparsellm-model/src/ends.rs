@@ -1,10 +1,10 @@
 //! The two ends of a model: the embedding turns tokens into hidden states, and the head
 //! turns hidden states into logits.
 
-use crate::{Linear, Norm, Positions};
+use crate::{Linear, Norm, NormGradient, Positions};
 use sparsellm_base::Result;
 use sparsellm_checkpoint::Checkpoint;
-use sparsellm_tensor::Matrix;
+use sparsellm_tensor::{Matrix, matmul};
 
 /// A table of learned positions.
 #[derive(Clone, Debug)]
@@ -85,6 +85,18 @@ impl Head {
         match &self.projection {
             Some(projection) => projection.forward(hidden.view()),
             None => hidden,
+        }
+    }
+
+    /// The gradient with respect to `hidden`, given that with respect to what
+    /// [`input`](Self::input) makes of it.
+    pub(crate) fn input_backward(&self, hidden: &Matrix, mut d: Matrix) -> Matrix {
+        if let Some(projection) = &self.projection {
+            d = matmul(d.view(), projection.weight.view());
+        }
+        match &self.norm {
+            Some(norm) => NormGradient::zeros(Some(norm)).backward(norm, hidden.view(), d.view()),
+            None => d,
         }
     }
 }

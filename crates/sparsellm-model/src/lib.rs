@@ -21,6 +21,7 @@
 //! [checkpoint]: sparsellm_checkpoint::Checkpoint
 
 mod attention;
+mod backward;
 mod block;
 mod cache;
 mod chunks;
@@ -37,6 +38,7 @@ mod rope;
 mod tensors;
 
 pub use attention::Attention;
+pub use backward::{BlockGradients, LinearGradient, NormGradient};
 pub use block::{Block, Group, HalfNorms, Part, Residual};
 pub use cache::KeyValueCache;
 pub use chunks::{chunks, for_each_chunk, segments_per_chunk};

@@ -117,6 +117,15 @@ impl Model {
         Ok(self.family.head(&Tensors::read(&self.checkpoint))?.input(hidden))
     }
 
+    /// Takes the gradient `d` with respect to the output of [`finish`](Self::finish) back to that
+    /// with respect to its input `hidden`.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn finish_backward(&self, hidden: &Matrix, d: Matrix) -> Result<Matrix> {
+        Ok(self.family.head(&Tensors::read(&self.checkpoint))?.input_backward(hidden, d))
+    }
+
     /// The head's rows for the token ids `tokens`, `[rows, d]`. Their products with the output
     /// of [`finish`](Self::finish) are these tokens' logits, before
     /// [`logit_softcap`](Self::logit_softcap).

@@ -15,6 +15,7 @@
 
 mod activation;
 mod float;
+mod kept;
 mod kernels;
 mod matrix;
 mod peak;
@@ -26,10 +27,11 @@ mod weights;
 
 pub use activation::{Activation, Gelu, GeluTanh, Relu, Scalar, Silu};
 pub use float::{FloatType, PIECE, decode, encode};
+pub use kept::Kept;
 pub use kernels::{dot, exp_shifted, exp_sum, softcap, vectorized};
 pub use matrix::{Matrix, View};
 pub use peak::gemm_peak;
-pub use product::{matmul, matmul_nt, panel_rows, sub_matmul_right_of, tile_matmul_nt};
+pub use product::{matmul, matmul_nt, matmul_tn, panel_rows, sub_matmul_right_of, tile_matmul_nt};
 pub use sparse::SparseWeights;
 pub use tiles::{TILE, tiles};
 pub use weights::{Weights, WeightsMut};

@@ -25,6 +25,13 @@ pub fn matmul(a: View, b: View) -> Matrix {
     c
 }
 
+/// `C = AᵀB`: `A: [k, n]`, `B: [k, m]`, `C: [n, m]`.
+pub fn matmul_tn(a: View, b: View) -> Matrix {
+    let mut c = Matrix::zeros(a.cols, b.cols);
+    matmul_into(&mut c, a.as_faer().transpose(), b.as_faer());
+    c
+}
+
 /// Computes `C = A B` by row panels.
 fn matmul_into(c: &mut Matrix, a: MatRef<f32>, b: MatRef<f32>) {
     debug_assert!(c.rows == a.nrows() && a.ncols() == b.nrows() && c.cols == b.ncols());
@@ -111,6 +118,7 @@ mod tests {
             let c = naive(&a, &b);
             close(&matmul(a.view(), b.view()), &c);
             close(&matmul_nt(a.view(), b.transposed().view()), &c);
+            close(&matmul_tn(a.transposed().view(), b.view()), &c);
         }
     }
 

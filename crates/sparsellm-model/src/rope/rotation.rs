@@ -76,6 +76,21 @@ impl Rope {
     }
 }
 
+impl Rope {
+    /// Takes the gradient with respect to rotated features back to that with respect to the
+    /// features: multiplies it by the transpose of the rotation.
+    pub(crate) fn rotate_back(gradient: &mut [f32], cos_sin: &[f32]) {
+        let half = gradient.len() / 2;
+        let (first, second) = gradient.split_at_mut(half);
+        let (cos, sin) = cos_sin.split_at(half);
+        for i in 0..half {
+            let (a, b) = (first[i], second[i]);
+            first[i] = a * cos[i] + b * sin[i];
+            second[i] = b * cos[i] - a * sin[i];
+        }
+    }
+}
+
 impl From<Frequencies> for Rope {
     fn from(frequencies: Frequencies) -> Rope {
         Rope { frequencies, table: RwLock::default() }

@@ -1,0 +1,163 @@
+//! The backward pass gives PyTorch's gradients for every family, and difference quotients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use sparsellm_model::{Block, BlockGradients, Model, Norm, Positions};
+use sparsellm_tensor::{Matrix, matmul};
+use sparsellm_testing::{Case, cases, fixture, random};
+use std::path::Path;
+
+/// Asserts that gradients agree to 10⁻⁴ of the largest, or of 0.1: those of biases of keys are
+/// nothing but rounding.
+fn close(got: &[f32], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(0.1f64, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0f64, f64::max);
+    assert!(worst <= 1e-4 * scale, "{what}: off by {worst} of {scale}");
+}
+
+fn agrees(file: &Path) {
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    let folder = fixture(&format!("families/{name}"));
+    let (model, case) = (Model::open(&folder).unwrap(), Case::load(file));
+    let inputs = Case::load(&folder.join("expected.safetensors"));
+    let tokens: Vec<u32> = inputs.vector("input_ids").iter().map(|&v| v as u32).collect();
+    let at = Positions::segments(inputs.shape("input_ids")[1]);
+    let layers = model.shape().layers;
+    let mut hidden = vec![model.embed(&tokens, at.seq_len).unwrap()];
+    for index in 0..layers {
+        let mut next = hidden[index].clone();
+        model.block(index).unwrap().forward(&mut next, at, None, |_, _| {});
+        hidden.push(next);
+    }
+    let mut d = case.matrix("direction");
+    if let Some(cap) = model.logit_softcap() {
+        let slope = |logit: &f64| 1.0 - (*logit as f32 / cap).powi(2);
+        d.data.iter_mut().zip(&inputs.vector("logits")).for_each(|(d, l)| *d *= slope(l));
+    }
+    let head = model.head_rows(0..model.shape().vocabulary).unwrap();
+    let last = hidden.pop().unwrap();
+    let mut d = model.finish_backward(&last, matmul(d.view(), head.view())).unwrap();
+    for index in (0..layers).rev() {
+        let block = model.block(index).unwrap();
+        let mut gradients = BlockGradients::zeros(&block);
+        d = block.backward(&hidden[index], at, d, &mut gradients);
+        parameters_agree(&block, &gradients, &case, index, name);
+    }
+    close(&d.data, &case.vector("hidden"), &format!("{name}: hidden"));
+}
+
+fn parameters_agree(
+    block: &Block,
+    gradients: &BlockGradients,
+    case: &Case,
+    layer: usize,
+    name: &str,
+) {
+    for (linear, got) in block.linears().into_iter().zip(&gradients.linears) {
+        let (_, stored) = linear.slot.tensor.split_once("layers.").unwrap();
+        let what = format!("{name}: {stored} {}", linear.name);
+        let rows = |tensor: &str, cols: usize| -> Vec<f64> {
+            let all = case.vector(tensor);
+            let ranges = linear.slot.rows.ranges();
+            ranges.flat_map(|r| all[r.start * cols..r.end * cols].to_vec()).collect()
+        };
+        close(&got.weight, &rows(stored, linear.weight.cols), &what);
+        if linear.bias.is_some() {
+            close(&got.bias, &rows(&stored.replace("weight", "bias"), 1), &what);
+        }
+    }
+    for (place, got) in gradients.norms.iter().enumerate() {
+        for (kind, got) in [("weight", &got.weight), ("bias", &got.bias)] {
+            let key = format!("{layer}.norms.{place}.{kind}");
+            match case.has(&key) {
+                true => close(got, &case.vector(&key), &format!("{name}: {key}")),
+                false => assert!(got.is_empty(), "{name}: {key}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_pytorchs() {
+    for file in cases("gradients") {
+        agrees(&file);
+    }
+}
+
+/// The loss `Σ output ⊙ direction` of a block.
+fn loss(block: &Block, hidden: &Matrix, at: Positions, direction: &Matrix) -> f64 {
+    let mut out = hidden.clone();
+    block.forward(&mut out, at, None, |_, _| {});
+    out.data.iter().zip(&direction.data).map(|(o, d)| f64::from(*o) * f64::from(*d)).sum()
+}
+
+/// Of a pruned block, too, the gradients are the quotients of small differences, along a random
+/// direction in all of its parameters and its input.
+#[test]
+fn gradients_are_difference_quotients() {
+    for file in cases("gradients") {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let model = Model::open(&fixture(&format!("families/{name}"))).unwrap();
+        let mut block = model.block(0).unwrap();
+        for linear in block.linears_mut() {
+            linear.weight.edit().data.iter_mut().step_by(3).for_each(|w| *w = 0.0);
+            linear.weight.edit().data.iter_mut().skip(1).step_by(3).for_each(|w| *w = 0.0);
+            assert!(linear.weight.is_packed());
+        }
+        let (at, d) = (Positions::segments(20), model.shape().hidden);
+        let (hidden, direction) = (random(40, d, 1, 1.0), random(40, d, 2, 1.0));
+        let mut gradients = BlockGradients::zeros(&block);
+        let d_hidden = block.backward(&hidden, at, direction.clone(), &mut gradients);
+
+        let step = 1e-3;
+        let change = random(40, d, 3, step);
+        let mut slope = inner(&d_hidden.data, &change.data);
+        let kept: Vec<_> = gradients.linears.iter().map(|linear| linear.kept.clone()).collect();
+        let moves: Vec<Vec<f32>> =
+            (4..).zip(gradients.values()).map(|(i, g)| random(1, g.len(), i, step).data).collect();
+        slope += gradients.values().zip(&moves).map(|(g, m)| inner(g, m)).sum::<f64>();
+        let at_side = |sign: f32| {
+            let mut block = block.clone();
+            shift(&mut block, &kept, &moves, sign);
+            let mut hidden = hidden.clone();
+            hidden.data.iter_mut().zip(&change.data).for_each(|(h, c)| *h += sign * c);
+            loss(&block, &hidden, at, &direction)
+        };
+        let quotient = (at_side(1.0) - at_side(-1.0)) / 2.0;
+        assert!(
+            (quotient - slope).abs() < 0.01 * slope.abs().max(0.02),
+            "{name}: {quotient} {slope}"
+        );
+    }
+}
+
+fn inner(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// Moves every parameter of a block.
+fn shift(block: &mut Block, kept: &[sparsellm_tensor::Kept], moves: &[Vec<f32>], sign: f32) {
+    let add = |values: &mut [f32], moves: &[f32]| {
+        values.iter_mut().zip(moves).for_each(|(v, m)| *v += sign * m);
+    };
+    let mut moves = moves.iter();
+    for (linear, kept) in block.linears_mut().into_iter().zip(kept) {
+        let mut values = kept.gather(&linear.weight);
+        add(&mut values, moves.next().unwrap());
+        kept.scatter(&values, &mut linear.weight.edit());
+        let bias = linear.bias.as_mut();
+        bias.into_iter().for_each(|bias| add(bias, moves.clone().next().unwrap()));
+        moves.next();
+    }
+    for norm in block.norms_mut() {
+        let (weight, bias) = (moves.next().unwrap(), moves.next().unwrap());
+        match norm {
+            None => {}
+            Some(Norm::Rms { weight: w, .. }) => add(w, weight),
+            Some(Norm::Layer { weight: w, bias: b, .. }) => {
+                w.iter_mut().for_each(|w| add(w, weight));
+                b.iter_mut().for_each(|b| add(b, bias));
+            }
+        }
+    }
+}
