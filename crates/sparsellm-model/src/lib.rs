@@ -38,7 +38,7 @@ mod rope;
 mod tensors;
 
 pub use attention::Attention;
-pub use backward::{BlockGradients, LinearGradient, NormGradient};
+pub use backward::{BlockGradients, LinearGradient, NormGradient, VectorParameter};
 pub use block::{Block, Group, HalfNorms, Part, Residual};
 pub use cache::KeyValueCache;
 pub use chunks::{chunks, for_each_chunk, segments_per_chunk};
@@ -49,7 +49,7 @@ pub use family::{Family, Shape};
 pub use ffn::Ffn;
 pub use linear::Linear;
 pub use model::Model;
-pub use norm::Norm;
+pub use norm::{Norm, Stored};
 pub use positions::Positions;
 pub use rope::Rope;
 pub use sparsellm_tensor::Activation;

@@ -12,6 +12,8 @@ pub enum Norm {
         weight: Vec<f32>,
         /// ε.
         eps: f32,
+        /// Where the scale is stored.
+        stored: Stored,
     },
     /// `(x − mean) / sqrt(var + ε) ⊙ weight + bias` (OPT).
     Layer {
@@ -21,7 +23,18 @@ pub enum Norm {
         bias: Option<Vec<f32>>,
         /// ε.
         eps: f32,
+        /// Where scale and offset are stored.
+        stored: [Stored; 2],
     },
+}
+
+/// The tensor in which a vector of parameters is stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    /// The tensor's name.
+    pub tensor: String,
+    /// What is added to the stored values: Gemma stores the scales of its norms less 1.
+    pub plus: f32,
 }
 
 impl Norm {
@@ -40,13 +53,13 @@ impl Norm {
         vectorized(
             #[inline(always)]
             || match self {
-                Norm::Rms { weight, eps } => {
+                Norm::Rms { weight, eps, .. } => {
                     let scale = 1.0 / (sum(row, |v| v * v) / n + eps).sqrt();
                     for (v, w) in row.iter_mut().zip(weight) {
                         *v *= scale * w;
                     }
                 }
-                Norm::Layer { weight, bias, eps } => {
+                Norm::Layer { weight, bias, eps, .. } => {
                     let mean = sum(row, |v| v) / n;
                     let scale = 1.0 / (sum(row, |v| (v - mean) * (v - mean)) / n + eps).sqrt();
                     row.iter_mut().for_each(|v| *v = (*v - mean) * scale);
@@ -73,7 +86,9 @@ impl Norm {
         self.apply(&mut normed);
         let n = y.len().max(1) as f32;
         let (scale, weight) = match self {
-            Norm::Rms { weight, eps } => (1.0 / (sum(y, |v| v * v) / n + eps).sqrt(), Some(weight)),
+            Norm::Rms { weight, eps, .. } => {
+                (1.0 / (sum(y, |v| v * v) / n + eps).sqrt(), Some(weight))
+            }
             Norm::Layer { weight, eps, .. } => {
                 let mean = sum(y, |v| v) / n;
                 (1.0 / (sum(y, |v| (v - mean) * (v - mean)) / n + eps).sqrt(), weight.as_ref())
@@ -109,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_small_change_is_pulled_back_to_what_makes_it() {
-        let norm = Norm::Rms { weight: vec![1.0, -2.0, 0.5, 1e-9], eps: 1e-6 };
+        let norm =
+            Norm::Rms { weight: vec![1.0, -2.0, 0.5, 1e-9], eps: 1e-6, stored: Stored::default() };
         let y = [3.0, -1.0, 2.0, 0.5];
         let mut want = y.to_vec();
         norm.apply(&mut want);

@@ -1,6 +1,6 @@
 //! What families read their tensors by: each is declared once, by name and shape.
 
-use crate::{Linear, Norm};
+use crate::{Linear, Norm, Stored};
 use sparsellm_base::Result;
 use sparsellm_checkpoint::{Checkpoint, Rows, Slot};
 use sparsellm_tensor::Weights;
@@ -129,7 +129,20 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// As for [`vector`](Self::vector).
     pub fn rms_norm(&self, name: &str, len: usize, eps: f32) -> Result<Norm> {
-        Ok(Norm::Rms { weight: self.vector(name, len)?, eps })
+        self.rms_norm_plus(name, len, eps, 0.0)
+    }
+
+    /// Declares an RMS norm whose scale is the tensor `name` with `plus` added to it (Gemma).
+    ///
+    /// # Errors
+    /// As for [`vector`](Self::vector).
+    pub fn rms_norm_plus(&self, name: &str, len: usize, eps: f32, plus: f32) -> Result<Norm> {
+        let weight = self.vector(name, len)?.into_iter().map(|w| w + plus).collect();
+        Ok(Norm::Rms { weight, eps, stored: Stored { plus, ..self.stored(name) } })
+    }
+
+    fn stored(&self, name: &str) -> Stored {
+        Stored { tensor: format!("{}{name}", self.prefix), plus: 0.0 }
     }
 
     /// Declares a layer norm over `len` features, with `NAME.weight` and `NAME.bias` if it is
@@ -142,6 +155,7 @@ impl<'a> Tensors<'a> {
             true => self.vector(&format!("{name}.{part}"), len).map(Some),
             false => Ok(None),
         };
-        Ok(Norm::Layer { weight: part("weight")?, bias: part("bias")?, eps })
+        let stored = ["weight", "bias"].map(|part| self.stored(&format!("{name}.{part}")));
+        Ok(Norm::Layer { weight: part("weight")?, bias: part("bias")?, eps, stored })
     }
 }

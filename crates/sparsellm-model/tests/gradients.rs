@@ -1,7 +1,7 @@
 //! The backward pass gives PyTorch's gradients for every family, and difference quotients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use sparsellm_model::{Block, BlockGradients, Model, Norm, Positions};
+use sparsellm_model::{Block, BlockGradients, Model, Positions};
 use sparsellm_tensor::{Matrix, matmul};
 use sparsellm_testing::{Case, cases, fixture, random};
 use std::path::Path;
@@ -112,13 +112,12 @@ fn gradients_are_difference_quotients() {
         let step = 1e-3;
         let change = random(40, d, 3, step);
         let mut slope = inner(&d_hidden.data, &change.data);
-        let kept: Vec<_> = gradients.linears.iter().map(|linear| linear.kept.clone()).collect();
         let moves: Vec<Vec<f32>> =
             (4..).zip(gradients.values()).map(|(i, g)| random(1, g.len(), i, step).data).collect();
         slope += gradients.values().zip(&moves).map(|(g, m)| inner(g, m)).sum::<f64>();
         let at_side = |sign: f32| {
             let mut block = block.clone();
-            shift(&mut block, &kept, &moves, sign);
+            shift(&mut block, &gradients, &moves, sign);
             let mut hidden = hidden.clone();
             hidden.data.iter_mut().zip(&change.data).for_each(|(h, c)| *h += sign * c);
             loss(&block, &hidden, at, &direction)
@@ -136,28 +135,8 @@ fn inner(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Moves every parameter of a block.
-fn shift(block: &mut Block, kept: &[sparsellm_tensor::Kept], moves: &[Vec<f32>], sign: f32) {
-    let add = |values: &mut [f32], moves: &[f32]| {
-        values.iter_mut().zip(moves).for_each(|(v, m)| *v += sign * m);
-    };
-    let mut moves = moves.iter();
-    for (linear, kept) in block.linears_mut().into_iter().zip(kept) {
-        let mut values = kept.gather(&linear.weight);
-        add(&mut values, moves.next().unwrap());
-        kept.scatter(&values, &mut linear.weight.edit());
-        let bias = linear.bias.as_mut();
-        bias.into_iter().for_each(|bias| add(bias, moves.clone().next().unwrap()));
-        moves.next();
-    }
-    for norm in block.norms_mut() {
-        let (weight, bias) = (moves.next().unwrap(), moves.next().unwrap());
-        match norm {
-            None => {}
-            Some(Norm::Rms { weight: w, .. }) => add(w, weight),
-            Some(Norm::Layer { weight: w, bias: b, .. }) => {
-                w.iter_mut().for_each(|w| add(w, weight));
-                b.iter_mut().for_each(|b| add(b, bias));
-            }
-        }
-    }
+fn shift(block: &mut Block, gradients: &BlockGradients, moves: &[Vec<f32>], sign: f32) {
+    block.update(gradients, |number, values, _| {
+        values.iter_mut().zip(&moves[number]).for_each(|(v, m)| *v += sign * m);
+    });
 }

@@ -12,7 +12,7 @@
 use divan::{Bencher, black_box, counter::ItemsCount};
 use rand_mt::Mt;
 use sparsellm_model::{
-    Activation, Attention, Block, Ffn, HalfNorms, Linear, Norm, Positions, Residual, Rope,
+    Activation, Attention, Block, Ffn, HalfNorms, Linear, Norm, Positions, Residual, Rope, Stored,
 };
 use sparsellm_prune::{
     Gram, Pattern, Problem, Scope, Settings, Solver,
@@ -91,7 +91,8 @@ fn feed_forward(shape: Shape, sparse: bool) -> Ffn {
 
 fn block(shape: Shape, sparse: bool) -> Block {
     let Shape { d, heads, kv_heads, .. } = shape;
-    let (head_dim, norm) = (d / heads, Norm::Rms { weight: vec![1.0; d], eps: 1e-5 });
+    let (head_dim, norm) =
+        (d / heads, Norm::Rms { weight: vec![1.0; d], eps: 1e-5, stored: Stored::default() });
     let kv = kv_heads * head_dim;
     let norms = HalfNorms { input: Some(norm), ..HalfNorms::default() };
     Block {

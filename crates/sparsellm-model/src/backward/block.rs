@@ -1,26 +1,10 @@
-//! The backward pass of a whole block, and its parameters.
+//! The backward pass of a whole block.
 
 use super::{BlockGradients, halves::Half};
-use crate::{Block, Norm, Positions, Residual};
+use crate::{Block, Positions, Residual};
 use sparsellm_tensor::Matrix;
 
 impl Block {
-    /// The norms in the order of the forward pass: of the attention's input, its query and key
-    /// heads, its output and its sum; of the network's input, its output and its sum.
-    pub fn norms(&self) -> [Option<&Norm>; 8] {
-        let (a, f) = (&self.attention_norms, &self.ffn_norms);
-        let (q, k) = (&self.attention.q_norm, &self.attention.k_norm);
-        [&a.input, q, k, &a.output, &a.sum, &f.input, &f.output, &f.sum].map(Option::as_ref)
-    }
-
-    /// The norms, mutably, in the same order.
-    pub fn norms_mut(&mut self) -> [Option<&mut Norm>; 8] {
-        let (a, f) = (&mut self.attention_norms, &mut self.ffn_norms);
-        let (q, k) = (&mut self.attention.q_norm, &mut self.attention.k_norm);
-        [&mut a.input, q, k, &mut a.output, &mut a.sum, &mut f.input, &mut f.output, &mut f.sum]
-            .map(Option::as_mut)
-    }
-
     /// Runs the backward pass on `hidden: [rows, d]`, the block's input at whole segments: takes
     /// `∂L/∂(output)`, adds the gradients of the parameters to `gradients`, and returns
     /// `∂L/∂(hidden)`.

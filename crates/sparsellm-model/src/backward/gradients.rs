@@ -48,7 +48,7 @@ impl BlockGradients {
         self.values_mut().for_each(|values| values.fill(0.0));
     }
 
-    /// The gradients by parameter, in the order of [`Block::parameters_mut`].
+    /// The gradients by parameter, as [`Block::update`] numbers them.
     pub fn values(&self) -> impl Iterator<Item = &Vec<f32>> {
         let linears = self.linears.iter().flat_map(|linear| [&linear.weight, &linear.bias]);
         linears.chain(self.norms.iter().flat_map(|norm| [&norm.weight, &norm.bias]))

@@ -9,5 +9,7 @@ mod block;
 mod gradients;
 mod halves;
 mod norm;
+mod parameters;
 
 pub use gradients::{BlockGradients, LinearGradient, NormGradient};
+pub use parameters::VectorParameter;

@@ -28,7 +28,7 @@ impl NormGradient {
         let n = x.len() as f64;
         let mean = |f: &dyn Fn(usize) -> f64| (0..x.len()).map(f).sum::<f64>() / n;
         let (weight, eps, centred) = match norm {
-            Norm::Rms { weight, eps } => (Some(weight), *eps, false),
+            Norm::Rms { weight, eps, .. } => (Some(weight), *eps, false),
             Norm::Layer { weight, eps, .. } => (weight.as_ref(), *eps, true),
         };
         let mu = if centred { mean(&|j| f64::from(x[j])) } else { 0.0 };

@@ -84,8 +84,7 @@ impl Gemma2 {
 
 /// Gemma's RMSNorm multiplies by `1 + weight`.
 fn norm(t: &Tensors, name: &str, d: usize, eps: f32) -> Result<Option<Norm>> {
-    let weight = t.vector(&format!("{name}.weight"), d)?;
-    Ok(Some(Norm::Rms { weight: weight.into_iter().map(|w| 1.0 + w).collect(), eps }))
+    t.rms_norm_plus(&format!("{name}.weight"), d, eps, 1.0).map(Some)
 }
 
 impl Family for Gemma2 {
