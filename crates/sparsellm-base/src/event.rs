@@ -78,6 +78,15 @@ pub enum Event<'a> {
         /// The epoch whose weights were kept, from 1; 0 if there were no epochs.
         kept_epoch: usize,
     },
+    /// An epoch of tuning is done.
+    Tuned {
+        /// The epoch, from 1; 0 for the model before tuning.
+        epoch: usize,
+        /// The mean loss on the training segments during the epoch.
+        training: Option<f64>,
+        /// The loss on the held-out segments.
+        held_out: f64,
+    },
     /// Files and folders of the input that are no part of the output, because they would make
     /// it wrong.
     LeftOut {

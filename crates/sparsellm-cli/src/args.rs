@@ -27,6 +27,8 @@ pub struct Args {
 pub enum Command {
     /// Prune a model and write the pruned checkpoint
     Prune(Box<Prune>),
+    /// Tune what is kept of a pruned model until it predicts what the dense one does
+    Tune(Tune),
     /// Measure a model's perplexity and its accuracy on zero-shot tasks
     Eval(Eval),
     /// Prune and measure a grid of models, methods and settings, and report
@@ -193,6 +195,49 @@ pub struct Additions {
     /// fc1, from 0 (off) to 1
     #[arg(long, value_name = "F", value_parser = neuron_weights)]
     pub neuron_weights: Option<f32>,
+}
+
+#[derive(clap::Args)]
+pub struct Tune {
+    /// The pruned checkpoint: a folder, or a model's id on the hub
+    pub model: String,
+    /// The dense model that it was pruned from
+    #[arg(long, value_name = "MODEL")]
+    pub dense: String,
+    /// Folder to write the tuned checkpoint to
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Text to tune on: wikitext2, ptb or c4 from the hub, or a file as for eval --data
+    #[arg(long, value_name = "TEXT")]
+    pub calibration: String,
+    /// Field of a file's rows that holds their text or messages
+    /// [default: the first of text, sentence, messages and conversations]
+    #[arg(long, value_name = "NAME")]
+    pub text_field: Option<String>,
+    /// Segments to draw; one of eight is held out
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
+    pub samples: usize,
+    /// Tokens per segment [default: 2048, or the model's positions if fewer]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub seq_len: Option<usize>,
+    /// Seed of the segments' draw and of their order
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// How often to go through the segments [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub tune_epochs: Option<usize>,
+    /// The largest step of Adam [default: 0.0002]
+    #[arg(long, value_name = "F")]
+    pub learning_rate: Option<f64>,
+    /// Segments per step [default: 2]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub batch: Option<usize>,
+    /// Replace the output folder if it holds an earlier result; discard an unfinished run
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

@@ -13,6 +13,7 @@ mod progress;
 mod prune;
 mod stop;
 mod sweep;
+mod tune;
 
 use clap::Parser;
 use context::{Context, SILENT, silent};
@@ -74,8 +75,9 @@ fn run(args: args::Args) -> Result<()> {
         args::Command::Eval(args) => eval::run(&args, &context),
         args::Command::Inspect(args) => inspect::run(&args, &context),
         _ if context.ranks.size() > 1 => Err(Error::Usage(
-            "sweep and demo run in one process; start prune and eval on several".into(),
+            "tune, sweep and demo run in one process; start prune and eval on several".into(),
         )),
+        args::Command::Tune(args) => tune::run(&args, &context),
         args::Command::Sweep(args) => sweep::run(&args, &context),
         args::Command::Demo(args) => demo::run(&args),
     }

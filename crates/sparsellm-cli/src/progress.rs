@@ -97,6 +97,11 @@ impl Progress {
                     note(&format!("layer {index} kept epoch {kept_epoch}"));
                 }
             }
+            Event::Tuned { epoch, training, held_out } => {
+                let training =
+                    training.map_or(String::new(), |loss| format!("training {loss:.4}, "));
+                self.print(&format!("tuning, epoch {epoch}: {training}held out {held_out:.4}"));
+            }
             Event::FinishedBefore => self.print("this run was finished before"),
             Event::LeftOut { paths } => self.print(&left_out(paths)),
             Event::Warning(text) => self.print(&format!("warning: {}", as_flags(text))),

@@ -29,6 +29,7 @@ mod selection;
 mod settings;
 pub mod solver;
 pub mod sparsellm;
+pub mod tune;
 mod validate;
 
 pub use hessian::Gram;

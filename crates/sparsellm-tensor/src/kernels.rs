@@ -109,6 +109,44 @@ pub fn exp_sum(row: &[f32], max: f32) -> f32 {
     )
 }
 
+/// `ln Σ eˣ` over a row.
+pub fn log_sum_exp(row: &[f32]) -> f32 {
+    let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    max + exp_sum(row, max).ln()
+}
+
+/// Returns the divergence of a student's next-token probabilities from a teacher's, both given
+/// as logits, and replaces the student's logits s by the gradient with respect to them:
+///
+/// ```text
+/// KL = Σ p·(ln p − ln q),   p = softmax(teacher),   q = softmax(s),   ∂KL/∂s = q − p
+/// ```
+pub fn divergence(student: &mut [f32], teacher: &[f32]) -> f64 {
+    let (of_student, of_teacher) = (log_sum_exp(student), log_sum_exp(teacher));
+    vectorized(
+        #[inline(always)]
+        || {
+            let term = |s: &mut f32, t: f32| {
+                let (ln_q, ln_p) = (*s - of_student, t - of_teacher);
+                let p = exp(ln_p);
+                *s = exp(ln_q) - p;
+                p * (ln_p - ln_q)
+            };
+            let mut lanes = [0f32; 16];
+            let (mut cs, ct) = (student.chunks_exact_mut(16), teacher.chunks_exact(16));
+            let rest = ct.remainder();
+            for (s, t) in (&mut cs).zip(ct) {
+                for (lane, (s, t)) in lanes.iter_mut().zip(s.iter_mut().zip(t)) {
+                    *lane += term(s, *t);
+                }
+            }
+            let rest = cs.into_remainder().iter_mut().zip(rest);
+            f64::from(rest.map(|(s, t)| term(s, *t)).sum::<f32>())
+                + lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>()
+        },
+    )
+}
+
 /// `aᵀb`, summed in 16 lanes.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -126,6 +164,34 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_divergence_is_that_of_its_definition() {
+        for n in [1, 7, 16, 100] {
+            let logits = |a: f64, b: f64| (0..n).map(move |i| 8.0 * (a * i as f64 + b).sin());
+            let (s, t): (Vec<f64>, Vec<f64>) =
+                (logits(0.7, 0.1).collect(), logits(1.3, 0.5).collect());
+            let softmax = |x: &[f64]| {
+                let sum: f64 = x.iter().map(|x| x.exp()).sum();
+                x.iter().map(|x| x.exp() / sum).collect::<Vec<f64>>()
+            };
+            let (q, p) = (softmax(&s), softmax(&t));
+            let want: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
+            let mut student: Vec<f32> = s.iter().map(|v| *v as f32).collect();
+            let teacher: Vec<f32> = t.iter().map(|v| *v as f32).collect();
+            let got = divergence(&mut student, &teacher);
+            assert!((got - want).abs() < 1e-5 * (1.0 + want), "{n}: {got} {want}");
+            for ((got, q), p) in student.iter().zip(&q).zip(&p) {
+                assert!((f64::from(*got) - (q - p)).abs() < 1e-5, "{n}: {got} {q} {p}");
+            }
+            // Of equal logits it is zero, however large they are.
+            let mut same: Vec<f32> = teacher.iter().map(|v| v * 1e4).collect();
+            let other = same.clone();
+            assert!(
+                divergence(&mut same, &other).abs() < 1e-6 && same.iter().all(|d| d.abs() < 1e-5)
+            );
+        }
+    }
 
     #[test]
     fn exp_is_accurate_over_its_range() {

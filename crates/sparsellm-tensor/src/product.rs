@@ -81,6 +81,19 @@ pub fn tile_matmul_nt(c: &mut [f32], at: usize, add: bool, alpha: f32, a: View, 
     matmul::matmul(c, accum, a.as_faer(), b.as_faer().transpose(), alpha, Par::Seq);
 }
 
+/// Computes `C = α A B` on this thread, for the rows of a tile: `A: [n, k]`, `B: [k, m]`, and `c`
+/// is `[n, m]`.
+pub fn tile_matmul(c: &mut [f32], alpha: f32, a: View, b: View) {
+    let (n, k, m) = (a.rows, a.cols, b.cols);
+    if n == 0 || m == 0 {
+        return;
+    }
+    debug_assert!(b.rows == k && c.len() == n * m);
+    profile::count(2 * n * k * m, n * k + k * m + n * m);
+    let c = MatMut::from_row_major_slice_mut(c, n, m);
+    matmul::matmul(c, Accum::Replace, a.as_faer(), b.as_faer(), alpha, Par::Seq);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

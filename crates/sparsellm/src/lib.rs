@@ -88,6 +88,7 @@ mod evaluator;
 mod inputs;
 mod pruner;
 mod run_record;
+mod tuner;
 
 pub use evaluator::Evaluator;
 pub use inputs::{find_text, open_model, resolve_seq_len};
@@ -102,3 +103,4 @@ pub use sparsellm_prune::{
 };
 pub use sparsellm_report::PruneReport;
 pub use sparsellm_tensor::Matrix;
+pub use tuner::{TunedReport, Tuner};

@@ -61,6 +61,22 @@ impl Block {
         }
     }
 
+    /// The values of every parameter, as [`update`](Self::update) numbers them; empty for those
+    /// that there are not.
+    pub fn values(&self, gradients: &BlockGradients) -> Vec<Vec<f32>> {
+        let linears = self.linears().into_iter().zip(&gradients.linears).flat_map(|(linear, g)| {
+            [g.kept.gather(&linear.weight), linear.bias.clone().unwrap_or_default()]
+        });
+        let norms = self.norms().into_iter().flat_map(|norm| match norm {
+            None => [Vec::new(), Vec::new()],
+            Some(Norm::Rms { weight, .. }) => [weight.clone(), Vec::new()],
+            Some(Norm::Layer { weight, bias, .. }) => {
+                [weight.clone().unwrap_or_default(), bias.clone().unwrap_or_default()]
+            }
+        });
+        linears.chain(norms).collect()
+    }
+
     /// The parameters beside the weights of linears, with the places where they are stored.
     pub fn vectors_mut(&mut self) -> Vec<VectorParameter<'_>> {
         let Block { attention, ffn, attention_norms: a, ffn_norms: f, .. } = self;

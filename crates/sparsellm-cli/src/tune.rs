@@ -1,0 +1,44 @@
+//! `sparsellm tune`.
+
+use crate::context::{Context, print, print_json};
+use crate::{args, progress::Progress, stop};
+use sparsellm::{Result, Tuner};
+use sparsellm_checkpoint::Existing;
+use sparsellm_prune::tune::TuneSettings;
+
+pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
+    stop::watch(&*context.ranks)?;
+    let usual = TuneSettings::default();
+    let settings = TuneSettings {
+        tune_epochs: args.tune_epochs.unwrap_or(usual.tune_epochs),
+        learning_rate: args.learning_rate.unwrap_or(usual.learning_rate),
+        batch: args.batch.unwrap_or(usual.batch),
+    };
+    let mut progress = Progress::new();
+    let report = Tuner::new(&args.model, &args.dense)
+        .calibration(&args.calibration)
+        .text_field(args.text_field.clone())
+        .samples(args.samples)
+        .seq_len(args.seq_len)
+        .seed(args.seed)
+        .settings(settings)
+        .existing(Existing { replace: args.force, resume: false })
+        .hub(&context.hub)
+        .observer(progress.observer())
+        .write(&args.output)?;
+    drop(progress);
+    if args.json {
+        return print_json(&report);
+    }
+    let held_out = &report.tune.held_out;
+    let kept = report.tune.kept_epoch;
+    print(&format!(
+        "{}: epoch {kept} of {} kept; divergence on held-out text {:.4} before, {:.4} after; {:.1} s with {:.2} GB of memory\n",
+        report.output,
+        report.tune.epochs,
+        held_out.first().copied().unwrap_or_default(),
+        held_out.get(kept).copied().unwrap_or_default(),
+        report.seconds,
+        report.peak_rss_bytes as f64 / 1e9,
+    ))
+}

@@ -1,0 +1,228 @@
+//! Tunes a pruned checkpoint against the dense model that it came from.
+
+use crate::{
+    inputs::{find_text, hub_or_environments, open_model, resolve_seq_len},
+    run_record::peak_rss_bytes,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sparsellm_base::{Event, Observer, Result, usage_error};
+use sparsellm_checkpoint::{Existing, RECORD, read_json};
+use sparsellm_data::{Hub, Use};
+use sparsellm_model::Model;
+use sparsellm_prune::{
+    Output,
+    tune::{TuneReport, TuneSettings, tune_model, write_tuned},
+};
+use sparsellm_ranks::Local;
+use sparsellm_text::Segments;
+use std::{cell::OnceCell, path::Path, time::Instant};
+
+/// Tunes what is kept of a pruned model until it predicts what the dense one does.
+///
+/// Masks stay fixed: every weight that is zero stays zero. The kept weights, biases and norms
+/// move by Adam to minimise the mean over tokens of `KL(p_dense ‖ p_sparse)`. One eighth of the
+/// text is held out, and the parameters that are best on it are written.
+///
+/// ```
+/// # let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
+/// # let temp = tempfile::tempdir()?;
+/// # let (pruned, tuned) = (temp.path().join("pruned"), temp.path().join("tuned"));
+/// use sparsellm::{Pruner, Tuner, methods::Magnitude};
+///
+/// let dense = format!("{assets}/tiny-llama");
+/// Pruner::new(&dense).method(&Magnitude).write(&pruned)?;
+/// let report = Tuner::new(pruned.display().to_string(), &dense)
+///     .calibration(format!("{assets}/stories/train.txt"))
+///     .samples(8)
+///     .seq_len(64)
+///     .epochs(1)
+///     .write(&tuned)?;
+/// assert!(report.tune.held_out[1] < report.tune.held_out[0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Tuner<'a> {
+    pruned: String,
+    dense: String,
+    settings: TuneSettings,
+    text: Option<String>,
+    text_field: Option<String>,
+    samples: usize,
+    seq_len: Option<usize>,
+    seed: u64,
+    existing: Existing,
+    hub: Option<&'a Hub>,
+    observer: Observer<'a>,
+}
+
+/// What tuning did and cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct TunedReport {
+    /// The pruned model.
+    pub model: String,
+    /// The dense model.
+    pub dense: String,
+    /// The folder that was written.
+    pub output: String,
+    /// Wall-clock time, in seconds.
+    pub seconds: f64,
+    /// Peak resident memory, in bytes.
+    pub peak_rss_bytes: u64,
+    /// The losses.
+    pub tune: TuneReport,
+}
+
+impl<'a> Tuner<'a> {
+    /// Tunes the pruned model at a path or with an id on the hub, against the dense one.
+    pub fn new(pruned: impl Into<String>, dense: impl Into<String>) -> Self {
+        Tuner {
+            pruned: pruned.into(),
+            dense: dense.into(),
+            settings: TuneSettings::default(),
+            text: None,
+            text_field: None,
+            samples: 128,
+            seq_len: None,
+            seed: 0,
+            existing: Existing::default(),
+            hub: None,
+            observer: Observer::silent(),
+        }
+    }
+
+    /// Sets the text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
+    pub fn calibration(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Sets the field of a file's rows that holds their text.
+    pub fn text_field(mut self, name: impl Into<Option<String>>) -> Self {
+        self.text_field = name.into();
+        self
+    }
+
+    /// Sets how many segments are drawn; by default 128.
+    pub fn samples(mut self, samples: usize) -> Self {
+        self.samples = samples;
+        self
+    }
+
+    /// Sets the number of tokens per segment; by default 2048 or as many as the model has positions,
+    /// whichever is fewer.
+    pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
+        self.seq_len = seq_len.into();
+        self
+    }
+
+    /// Sets the seed of the segments' draw, and of their order; by default 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets how often tuning goes through the training segments.
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.settings.tune_epochs = epochs;
+        self
+    }
+
+    /// Sets all options of tuning.
+    pub fn settings(mut self, settings: TuneSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Says what to do with an earlier result at the output's path; by default, the run refuses to
+    /// touch it.
+    pub fn existing(mut self, existing: Existing) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Sets the hub that models and texts come from; by default, the one that the environment
+    /// describes.
+    pub fn hub(mut self, hub: &'a Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// Sets the observer that receives progress events. Its error ends the run.
+    pub fn observer(mut self, observer: Observer<'a>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Tunes the model and writes the tuned checkpoint to the folder `output`, which appears only
+    /// when it is complete.
+    ///
+    /// # Errors
+    /// If a model or the text cannot be read, the models do not belong together, the loss is not
+    /// finite, or the output cannot be written; and the observer's own error.
+    pub fn write(mut self, output: &Path) -> Result<TunedReport> {
+        let started = Instant::now();
+        self.settings.validate()?;
+        let environment = OnceCell::new();
+        let hub = hub_or_environments(self.hub, &environment);
+        let pruned = open_model(&self.pruned, hub, &Local, &mut self.observer)?;
+        let dense = open_model(&self.dense, hub, &Local, &mut self.observer)?;
+        let segments = self.draw(&pruned, hub)?;
+        let identity = self.identity(&pruned, &dense, &segments)?;
+        let mut out = Output::create(&pruned.checkpoint, output, &identity, self.existing, &Local)?;
+        let (settings, seed) = (&self.settings, self.seed);
+        let mut tuned = tune_model(&pruned, &dense, &segments, settings, seed, &mut self.observer)?;
+        write_tuned(&mut tuned.blocks, &mut out)?;
+        let finished = out.finish(&record(&pruned, identity, &tuned.report))?;
+        if !finished.left_out().is_empty() {
+            self.observer.notify(Event::LeftOut { paths: finished.left_out() })?;
+        }
+        finished.publish()?;
+        Ok(TunedReport {
+            model: self.pruned,
+            dense: self.dense,
+            output: output.display().to_string(),
+            seconds: started.elapsed().as_secs_f64(),
+            peak_rss_bytes: peak_rss_bytes(),
+            tune: tuned.report,
+        })
+    }
+
+    fn draw(&mut self, model: &Model, hub: &Hub) -> Result<Segments> {
+        let Some(text) = &self.text else {
+            return usage_error!("tuning needs `calibration` text: wikitext2, ptb, c4 or a file");
+        };
+        let seq_len = resolve_seq_len(model, self.seq_len)?;
+        let source = find_text(text, Use::Calibration, hub, &Local, &mut self.observer)?;
+        let source = source.text_field(self.text_field.clone());
+        let (files, observe) = (&model.checkpoint, &mut self.observer);
+        source.segments(self.samples, seq_len, self.seed, files, observe)
+    }
+
+    /// Everything that determines the result.
+    fn identity(&self, pruned: &Model, dense: &Model, segments: &Segments) -> Result<Value> {
+        Ok(json!({
+            "sparsellm": env!("CARGO_PKG_VERSION"),
+            "input": {
+                "architecture": pruned.architecture,
+                "sha256": pruned.checkpoint.digest()?,
+                "dense_sha256": dense.checkpoint.digest()?,
+                "calibration_sha256": segments.digest(),
+            },
+            "settings": {
+                "tuning": self.settings,
+                "samples": segments.count(),
+                "seq_len": segments.seq_len,
+                "seed": self.seed,
+            },
+        }))
+    }
+}
+
+/// The record of the pruned checkpoint, if it has one, with that of tuning added.
+fn record(pruned: &Model, identity: Value, report: &TuneReport) -> Value {
+    let before = read_json(&pruned.checkpoint.path.join(RECORD)).ok();
+    let mut record = before.filter(Value::is_object).unwrap_or_else(|| json!({}));
+    record["tuning"] = identity;
+    record["tuning"]["report"] = json!(report);
+    record
+}
