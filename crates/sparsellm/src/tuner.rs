@@ -33,7 +33,7 @@ use std::{cell::OnceCell, path::Path, time::Instant};
 /// let dense = format!("{assets}/tiny-llama");
 /// Pruner::new(&dense).method(&Magnitude).write(&pruned)?;
 /// let report = Tuner::new(pruned.display().to_string(), &dense)
-///     .calibration(format!("{assets}/stories/train.txt"))
+///     .calibration(format!("{assets}/stories/calibration.txt"))
 ///     .samples(8)
 ///     .seq_len(64)
 ///     .epochs(1)
