@@ -109,20 +109,21 @@ pub fn exp_sum(row: &[f32], max: f32) -> f32 {
     )
 }
 
-/// `ln Σ eˣ` over a row.
-pub fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-    max + exp_sum(row, max).ln()
+/// The largest value of a row, or -∞.
+pub fn largest(row: &[f32]) -> f32 {
+    row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
 }
 
-/// Returns the divergence of a student's next-token probabilities from a teacher's, both given
-/// as logits, and replaces the student's logits s by the gradient with respect to them:
+/// Returns a part of the divergence of a student's next-token probabilities from a teacher's:
+/// that of some tokens of the vocabulary, given as logits. The student's logits s become the
+/// gradient with respect to them. `normalizers` are `ln Σ eˣ` over all logits of the student, and
+/// of the teacher.
 ///
 /// ```text
 /// KL = Σ p·(ln p − ln q),   p = softmax(teacher),   q = softmax(s),   ∂KL/∂s = q − p
 /// ```
-pub fn divergence(student: &mut [f32], teacher: &[f32]) -> f64 {
-    let (of_student, of_teacher) = (log_sum_exp(student), log_sum_exp(teacher));
+pub fn divergence(student: &mut [f32], teacher: &[f32], normalizers: [f32; 2]) -> f64 {
+    let [of_student, of_teacher] = normalizers;
     vectorized(
         #[inline(always)]
         || {
@@ -179,7 +180,12 @@ mod tests {
             let want: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
             let mut student: Vec<f32> = s.iter().map(|v| *v as f32).collect();
             let teacher: Vec<f32> = t.iter().map(|v| *v as f32).collect();
-            let got = divergence(&mut student, &teacher);
+            let normalizer = |row: &[f32]| {
+                let max = largest(row);
+                max + exp_sum(row, max).ln()
+            };
+            let normalizers = [normalizer(&student), normalizer(&teacher)];
+            let got = divergence(&mut student, &teacher, normalizers);
             assert!((got - want).abs() < 1e-5 * (1.0 + want), "{n}: {got} {want}");
             for ((got, q), p) in student.iter().zip(&q).zip(&p) {
                 assert!((f64::from(*got) - (q - p)).abs() < 1e-5, "{n}: {got} {q} {p}");
@@ -187,9 +193,9 @@ mod tests {
             // Of equal logits it is zero, however large they are.
             let mut same: Vec<f32> = teacher.iter().map(|v| v * 1e4).collect();
             let other = same.clone();
-            assert!(
-                divergence(&mut same, &other).abs() < 1e-6 && same.iter().all(|d| d.abs() < 1e-5)
-            );
+            let normalizers = [normalizer(&same); 2];
+            assert!(divergence(&mut same, &other, normalizers).abs() < 1e-6);
+            assert!(same.iter().all(|d| d.abs() < 1e-5));
         }
     }
 

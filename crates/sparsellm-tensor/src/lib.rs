@@ -28,11 +28,12 @@ mod weights;
 pub use activation::{Activation, Gelu, GeluTanh, Relu, Scalar, Silu};
 pub use float::{FloatType, PIECE, decode, encode};
 pub use kept::Kept;
-pub use kernels::{divergence, dot, exp_shifted, exp_sum, log_sum_exp, softcap, vectorized};
+pub use kernels::{divergence, dot, exp_shifted, exp_sum, largest, softcap, vectorized};
 pub use matrix::{Matrix, View};
 pub use peak::gemm_peak;
 pub use product::{
-    matmul, matmul_nt, matmul_tn, panel_rows, sub_matmul_right_of, tile_matmul, tile_matmul_nt,
+    gradient_matmul, gradient_matmul_tn, matmul, matmul_nt, panel_rows, sub_matmul_right_of,
+    tile_matmul, tile_matmul_nt,
 };
 pub use sparse::SparseWeights;
 pub use tiles::{TILE, tiles};

@@ -25,17 +25,34 @@ pub fn matmul(a: View, b: View) -> Matrix {
     c
 }
 
-/// `C = AᵀB`: `A: [k, n]`, `B: [k, m]`, `C: [n, m]`.
-pub fn matmul_tn(a: View, b: View) -> Matrix {
-    let mut c = Matrix::zeros(a.cols, b.cols);
-    matmul_into(&mut c, a.as_faer().transpose(), b.as_faer());
+/// `C = A B`, for gradients: the same as [`matmul`] with fewer, higher panels, since each of them
+/// copies B once into the order in which it is multiplied.
+pub fn gradient_matmul(a: View, b: View) -> Matrix {
+    let mut c = Matrix::zeros(a.rows, b.cols);
+    matmul_in_panels(&mut c, a.as_faer(), b.as_faer(), GRADIENT_ROWS);
     c
 }
 
+/// `C = AᵀB`, for gradients: `A: [k, n]`, `B: [k, m]`, `C: [n, m]`.
+pub fn gradient_matmul_tn(a: View, b: View) -> Matrix {
+    let mut c = Matrix::zeros(a.cols, b.cols);
+    matmul_in_panels(&mut c, a.as_faer().transpose(), b.as_faer(), GRADIENT_ROWS);
+    c
+}
+
+/// Rows per panel of a gradient's product.
+const GRADIENT_ROWS: usize = 256;
+
 /// Computes `C = A B` by row panels.
 fn matmul_into(c: &mut Matrix, a: MatRef<f32>, b: MatRef<f32>) {
+    let rows = panel_rows(c.rows);
+    matmul_in_panels(c, a, b, rows);
+}
+
+/// Computes `C = A B` by panels of `rows` rows.
+fn matmul_in_panels(c: &mut Matrix, a: MatRef<f32>, b: MatRef<f32>, rows: usize) {
     debug_assert!(c.rows == a.nrows() && a.ncols() == b.nrows() && c.cols == b.ncols());
-    let (rows, cols) = (panel_rows(c.rows), c.cols);
+    let cols = c.cols;
     if cols == 0 {
         return;
     }
@@ -131,7 +148,8 @@ mod tests {
             let c = naive(&a, &b);
             close(&matmul(a.view(), b.view()), &c);
             close(&matmul_nt(a.view(), b.transposed().view()), &c);
-            close(&matmul_tn(a.transposed().view(), b.view()), &c);
+            close(&gradient_matmul(a.view(), b.view()), &c);
+            close(&gradient_matmul_tn(a.transposed().view(), b.view()), &c);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The gradient of a loss with respect to a block's parameters.
 
 use crate::{Block, Linear, Norm};
-use sparsellm_tensor::{Kept, Matrix, View, matmul, matmul_tn};
+use sparsellm_tensor::{Kept, Matrix, View, gradient_matmul, gradient_matmul_tn};
 
 /// The gradients of a block's parameters: the kept weights and the bias of each linear, the
 /// weights and biases of the norms. They add up over calls of
@@ -71,13 +71,13 @@ impl LinearGradient {
     /// For `Y = X Wᵀ + b`, adds `∂L/∂W = (∂L/∂Y)ᵀX` and `∂L/∂b = Σ ∂L/∂Y`, and returns
     /// `∂L/∂X = (∂L/∂Y) W`.
     pub(super) fn backward(&mut self, linear: &Linear, x: View, dy: View) -> Matrix {
-        self.kept.add_to(&matmul_tn(dy, x), &mut self.weight);
+        self.kept.add_to(&gradient_matmul_tn(dy, x), &mut self.weight);
         if !self.bias.is_empty() {
             for dy in dy.data.chunks_exact(dy.cols) {
                 self.bias.iter_mut().zip(dy).for_each(|(sum, v)| *sum += v);
             }
         }
-        matmul(dy, linear.weight.view())
+        gradient_matmul(dy, linear.weight.view())
     }
 }
 

@@ -5,12 +5,15 @@ use rayon::prelude::*;
 use sparsellm_base::{Result, input_error};
 use sparsellm_model::Model;
 use sparsellm_tensor::profile::Region;
-use sparsellm_tensor::{Matrix, View, divergence, softcap, tile_matmul, tile_matmul_nt};
-use std::sync::Arc;
+use sparsellm_tensor::{
+    Matrix, View, divergence, exp_sum, largest, softcap, tile_matmul, tile_matmul_nt,
+};
+use std::{ops::Range, sync::Arc};
 
-/// Tokens whose logits exist at once on a thread, of both models. The vocabulary is never
-/// divided, so that each logit is computed once.
-const TOKENS: usize = 64;
+/// Tokens whose logits exist at once, of both models.
+const TOKENS: usize = 256;
+/// Rows of the vocabulary that a thread works on at once.
+const ROWS: usize = 4096;
 
 /// What turns the head's input into logits.
 struct Head {
@@ -20,11 +23,12 @@ struct Head {
 }
 
 impl Head {
-    fn logits(&self, input: View) -> Vec<f32> {
-        let mut logits = vec![0.0; input.rows * self.table.rows];
-        tile_matmul_nt(&mut logits, 0, false, 1.0, input, self.table.view());
+    /// The logits of some rows of the vocabulary, `[tokens, rows]`.
+    fn logits(&self, input: View, rows: Range<usize>) -> Matrix {
+        let mut logits = Matrix::zeros(input.rows, rows.len());
+        tile_matmul_nt(&mut logits.data, 0, false, 1.0, input, self.table.rows(rows));
         if let Some(cap) = self.softcap {
-            softcap(&mut logits, cap);
+            softcap(&mut logits.data, cap);
         }
         logits
     }
@@ -60,57 +64,103 @@ impl Distillation {
 
     /// The sum over tokens of the divergence, given both heads' inputs `[tokens, d]`.
     pub fn loss(&self, student: View, teacher: View) -> f64 {
-        self.tiles(student, teacher, |_, _| {}).0
+        self.tiles(student, teacher, None).0
     }
 
     /// The same, and its gradient with respect to the student's input, times `scale`.
     pub fn gradient(&self, student: View, teacher: View, scale: f32) -> (f64, Matrix) {
-        let cap = self.student.softcap;
-        self.tiles(student, teacher, |slopes, out| {
-            if let Some((cap, logits)) = cap.zip(slopes.capped) {
-                let capped = slopes.logits.iter_mut().zip(logits);
-                capped.for_each(|(d, s)| *d *= 1.0 - (s / cap) * (s / cap));
-            }
-            let table = &self.student.table;
-            tile_matmul(out, scale, View::new(slopes.logits, table.rows), table.view());
-        })
+        self.tiles(student, teacher, Some(scale))
     }
 
-    /// Runs over tiles of tokens: `body` receives the gradient with respect to the student's
-    /// logits, and the rows of the result that are the tile's.
-    fn tiles(
-        &self,
-        student: View,
-        teacher: View,
-        body: impl Fn(Slopes, &mut [f32]) + Sync,
-    ) -> (f64, Matrix) {
-        let mut out = Matrix::zeros(student.rows, student.cols);
+    fn tiles(&self, student: View, teacher: View, scale: Option<f32>) -> (f64, Matrix) {
+        let mut gradient = Matrix::zeros(student.rows, student.cols);
+        let mut sum = 0.0;
+        for first in (0..student.rows).step_by(TOKENS) {
+            let rows = first..(first + TOKENS).min(student.rows);
+            let (loss, part) = self.tile(student.rows(rows.clone()), teacher.rows(rows), scale);
+            sum += loss;
+            if let Some(part) = part {
+                gradient.set_rows(first, &part);
+            }
+        }
+        (sum, gradient)
+    }
+
+    /// The loss of a tile of tokens and its gradient, by blocks of the vocabulary.
+    fn tile(&self, student: View, teacher: View, scale: Option<f32>) -> (f64, Option<Matrix>) {
         let vocabulary = self.student.table.rows;
+        let blocks: Vec<Range<usize>> =
+            (0..vocabulary).step_by(ROWS).map(|i| i..(i + ROWS).min(vocabulary)).collect();
         let region = Region::here();
-        let tiles = out.data.par_chunks_mut(TOKENS * student.cols).enumerate();
-        let sums: Vec<f64> = tiles
-            .map(|(tile, out)| {
+        let logits: Vec<[Matrix; 2]> = blocks
+            .par_iter()
+            .map(|rows| {
                 region.task(|| {
-                    let rows = tile * TOKENS..(tile * TOKENS + out.len() / student.cols);
-                    let mut logits = self.student.logits(student.rows(rows.clone()));
-                    let capped = self.student.softcap.map(|_| logits.clone());
-                    let of_teacher = self.teacher.logits(teacher.rows(rows));
-                    let rows = logits.chunks_exact_mut(vocabulary);
-                    let sum = rows
-                        .zip(of_teacher.chunks_exact(vocabulary))
-                        .map(|(s, t)| divergence(s, t));
-                    let sum = sum.sum();
-                    body(Slopes { logits: &mut logits, capped: capped.as_deref() }, out);
-                    sum
+                    [
+                        self.student.logits(student, rows.clone()),
+                        self.teacher.logits(teacher, rows.clone()),
+                    ]
                 })
             })
             .collect();
-        (sums.iter().sum(), out)
+        let tokens: Vec<usize> = (0..student.rows).collect();
+        let normalizers: Vec<[f32; 2]> = tokens
+            .par_iter()
+            .map(|&t| {
+                [0, 1].map(|model| log_sum_exp(logits.iter().map(|block| block[model].row(t))))
+            })
+            .collect();
+        let parts: Vec<(f64, Option<Matrix>)> = blocks
+            .into_par_iter()
+            .zip(logits)
+            .map(|(rows, logits)| region.task(|| self.block(rows, logits, &normalizers, scale)))
+            .collect();
+        let mut gradient: Option<Matrix> = None;
+        let mut sum = 0.0;
+        for (loss, part) in parts {
+            sum += loss;
+            match (&mut gradient, part) {
+                (Some(sum), Some(part)) => {
+                    sum.data.iter_mut().zip(&part.data).for_each(|(a, b)| *a += b);
+                }
+                (none, part) => *none = part,
+            }
+        }
+        (sum, gradient)
+    }
+
+    /// A block of the vocabulary's part in the loss, and in the gradient times `scale`.
+    fn block(
+        &self,
+        rows: Range<usize>,
+        [mut student, teacher]: [Matrix; 2],
+        normalizers: &[[f32; 2]],
+        scale: Option<f32>,
+    ) -> (f64, Option<Matrix>) {
+        let (mut sum, cols) = (0.0, student.cols);
+        let mut capped = Vec::new();
+        let pairs = student.data.chunks_exact_mut(cols).zip(teacher.data.chunks_exact(cols));
+        for ((student, teacher), normalizers) in pairs.zip(normalizers) {
+            capped.clear();
+            capped.extend_from_slice(if self.student.softcap.is_some() { student } else { &[] });
+            sum += divergence(student, teacher, *normalizers);
+            if let Some(cap) = self.student.softcap {
+                let slopes = student.iter_mut().zip(&capped);
+                slopes.for_each(|(d, s)| *d *= 1.0 - (s / cap) * (s / cap));
+            }
+        }
+        let gradient = scale.map(|scale| {
+            let table = self.student.table.rows(rows);
+            let mut out = Matrix::zeros(student.rows, table.cols);
+            tile_matmul(&mut out.data, scale, student.view(), table);
+            out
+        });
+        (sum, gradient)
     }
 }
 
-/// The gradient with respect to a tile's logits, and the logits themselves if they were capped.
-struct Slopes<'a> {
-    logits: &'a mut [f32],
-    capped: Option<&'a [f32]>,
+/// `ln Σ eˣ` over the parts of a row.
+fn log_sum_exp<'a>(parts: impl Iterator<Item = &'a [f32]> + Clone) -> f32 {
+    let max = parts.clone().map(largest).fold(f32::NEG_INFINITY, f32::max);
+    max + parts.map(|part| exp_sum(part, max)).sum::<f32>().ln()
 }

@@ -5,7 +5,7 @@ use crate::Output;
 use rand_mt::Mt;
 use serde::{Deserialize, Serialize};
 use sparsellm_base::{Event, Observer, Result, numerics_error, usage_error};
-use sparsellm_model::{Block, Model};
+use sparsellm_model::{Block, Model, segments_per_chunk};
 use sparsellm_tensor::Matrix;
 use sparsellm_text::Segments;
 use std::ops::Range;
@@ -138,14 +138,13 @@ impl Run<'_> {
         let seq_len = self.segments.seq_len;
         let scale = 1.0 / (batch.len() * seq_len) as f32;
         let mut sum = 0.0;
-        for &segment in batch {
-            let tokens = segment * seq_len..(segment + 1) * seq_len;
-            let hidden = self.pruned.embed(&self.segments.tokens[tokens.clone()], seq_len)?;
+        for part in batch.chunks(segments_per_chunk(seq_len)) {
+            let (tokens, teacher) = self.rows(part);
+            let hidden = self.pruned.embed(&tokens, seq_len)?;
             let mut inputs = self.student.forward(hidden, seq_len);
             let Some(last) = inputs.pop() else { continue };
             let input = self.pruned.finish(last.clone())?;
-            let teacher = self.teacher.rows(tokens);
-            let (loss, d) = self.heads.gradient(input.view(), teacher, scale);
+            let (loss, d) = self.heads.gradient(input.view(), teacher.view(), scale);
             sum += loss;
             let d = self.pruned.finish_backward(&last, d)?;
             self.student.backward(inputs, d, seq_len);
@@ -159,6 +158,19 @@ impl Run<'_> {
         }
         self.student.step(Step::new(t, of, rate, norm));
         Ok(sum)
+    }
+
+    /// The tokens of some segments, and the dense model's last hidden states.
+    fn rows(&self, segments: &[usize]) -> (Vec<u32>, Matrix) {
+        let (seq_len, d) = (self.segments.seq_len, self.teacher.cols);
+        let (mut tokens, mut hidden) = (Vec::new(), Vec::new());
+        for segment in segments {
+            let rows = segment * seq_len..(segment + 1) * seq_len;
+            tokens.extend_from_slice(&self.segments.tokens[rows.clone()]);
+            hidden.extend_from_slice(self.teacher.rows(rows).data);
+        }
+        let teacher = Matrix::new(tokens.len(), d, hidden);
+        (tokens, teacher)
     }
 
     /// The mean loss on held-out segments, with these values of the parameters.
