@@ -33,10 +33,18 @@ pub(super) struct Half {
 
 /// What lies between a half's normalised input and its last linear.
 enum Inner {
-    /// Queries and keys before their norms, and all that attention mixes.
-    Attention { raw: [Matrix; 2], projected: Projected, places: Places, seq_len: usize },
+    Attention(Box<Mixing>),
     /// The outputs of the first linears: fc1's, or gate's and up's.
-    Network { first: Vec<Matrix> },
+    Network(Vec<Matrix>),
+}
+
+/// What attention mixes.
+struct Mixing {
+    /// Queries and keys before their norms.
+    raw: [Matrix; 2],
+    projected: Projected,
+    places: Places,
+    seq_len: usize,
 }
 
 impl Half {
@@ -62,7 +70,8 @@ impl Half {
         };
         let mixed = a.attend(&projected, at.seq_len);
         let out = a.o.forward(mixed.view());
-        let inner = Inner::Attention { raw, projected, places, seq_len: at.seq_len };
+        let mixing = Mixing { raw, projected, places, seq_len: at.seq_len };
+        let inner = Inner::Attention(Box::new(mixing));
         Half { part: Part::Attention, x, inner, mixed, out }
     }
 
@@ -78,7 +87,7 @@ impl Half {
             Some(z) => activation.apply_gate(&mut mixed.data, &z.data),
         }
         let out = block.ffn.last().forward(mixed.view());
-        Half { part: Part::Ffn, x, inner: Inner::Network { first }, mixed, out }
+        Half { part: Part::Ffn, x, inner: Inner::Network(first), mixed, out }
     }
 
     fn norms<'b>(&self, block: &'b Block) -> (&'b HalfNorms, NormPlaces) {
@@ -134,8 +143,8 @@ impl Half {
             .map(|norm| gradients.norms[places.output].backward(norm, self.out.view(), d.view()));
         let d_out = d_out.as_ref().unwrap_or(d);
         let dx = match &self.inner {
-            Inner::Attention { .. } => self.attention_backward(block, d_out, gradients),
-            Inner::Network { first } => self.network_backward(block, first, d_out, gradients),
+            Inner::Attention(mixing) => self.attention_backward(block, mixing, d_out, gradients),
+            Inner::Network(first) => self.network_backward(block, first, d_out, gradients),
         };
         match &norms.input {
             None => dx,
@@ -171,13 +180,12 @@ impl Half {
     fn attention_backward(
         &self,
         block: &Block,
+        mixing: &Mixing,
         d_out: &Matrix,
         gradients: &mut BlockGradients,
     ) -> Matrix {
+        let Mixing { raw, projected, places, seq_len } = mixing;
         let a = &block.attention;
-        let Inner::Attention { raw, projected, places, seq_len } = &self.inner else {
-            return Matrix::zeros(self.x.rows, self.x.cols);
-        };
         let d_mixed = gradients.linears[3].backward(&a.o, self.mixed.view(), d_out.view());
         let [mut dq, mut dk, dv] = a.mix_backward(projected, &self.mixed, &d_mixed, *seq_len);
         for (d, raw, norm, place) in
