@@ -25,7 +25,7 @@ pub fn matmul(a: View, b: View) -> Matrix {
     c
 }
 
-/// `C = A B`, for gradients: the same as [`matmul`] with fewer, higher panels, since each of them
+/// `C = A B`, for gradients: the same as [`matmul()`] with fewer, higher panels, since each of them
 /// copies B once into the order in which it is multiplied.
 pub fn gradient_matmul(a: View, b: View) -> Matrix {
     let mut c = Matrix::zeros(a.rows, b.cols);

@@ -17,7 +17,7 @@ pub struct Registration {
 /// The checkpoint that a family is opened with.
 ///
 /// A family asks for every field of the configuration that matters to it, whatever the
-/// others say; what it does not support, it refuses by [`Config::only`].
+/// others say; what it does not support, it refuses by `Config::only`.
 pub struct Opening<'a> {
     /// The member of the family.
     pub model_type: &'a str,
