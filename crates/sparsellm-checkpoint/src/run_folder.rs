@@ -258,15 +258,22 @@ fn differences(earlier: &Value, now: &Value) -> Vec<String> {
 
 /// The layer records in `output`, if it is the finished checkpoint of `run`.
 pub fn recorded_layers(output: &Path, run: &Value) -> Option<Vec<Value>> {
+    finished_record(output, run)?.get("layers")?.as_array().cloned()
+}
+
+/// The record in `output`, if it is the finished checkpoint of `run`.
+pub fn finished_record(output: &Path, run: &Value) -> Option<Value> {
     let record = read_json(&output.join(RECORD)).ok()?;
     let same = run.as_object()?.iter().all(|(key, value)| record.get(key) == Some(value));
-    let layers = record.get("layers").filter(|_| same)?.as_array()?.clone();
+    if !same {
+        return None;
+    }
     // A crash after the last rename leaves the hidden folder behind, without a checkpoint.
     let folder = partial(output).ok()?;
     if folder.is_dir() && !folder.join(CHECKPOINT).exists() {
         let _ = fs::remove_dir_all(folder);
     }
-    Some(layers)
+    Some(record)
 }
 
 /// The number of layers that an unfinished run for `output` has finished.

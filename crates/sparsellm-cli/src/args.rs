@@ -232,6 +232,9 @@ pub struct Tune {
     /// Segments per step [default: 2]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: Option<usize>,
+    /// Go on with an unfinished run from its last finished epoch, to the same bytes
+    #[arg(long)]
+    pub resume: bool,
     /// Replace the output folder if it holds an earlier result; discard an unfinished run
     #[arg(long)]
     pub force: bool,

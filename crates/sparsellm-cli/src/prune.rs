@@ -25,7 +25,8 @@ pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
         .observer(progress.observer())
         .write(&args.output);
     drop(progress);
-    let mut report = report.map_err(|e| with_what_is_left(e, unfinished(&args.output)))?;
+    let mut report =
+        report.map_err(|e| with_what_is_left(e, unfinished(&args.output), "layers"))?;
     if report.seconds > 0.0 {
         // A run that was already finished reports 0 seconds, and opening does not count either.
         report.seconds += opening.as_secs_f64();
@@ -34,10 +35,10 @@ pub fn run(args: &args::Prune, context: &Context) -> Result<()> {
     tell(args, &model, &report, table.as_ref(), context)
 }
 
-/// Adds to an error what the failed run leaves: its finished layers (`done` of them). Only a
+/// Adds to an error what the failed run leaves: its finished `units` (`done` of them). Only a
 /// failure that came from outside, such as a full disk or a signal, can be mended by resuming;
 /// an invalid input or numbers that break down would fail in the same way again.
-fn with_what_is_left(error: Error, done: usize) -> Error {
+pub fn with_what_is_left(error: Error, done: usize, units: &str) -> Error {
     let left = match error {
         _ if done == 0 => return error,
         Error::Usage(_) => return error,
@@ -46,7 +47,7 @@ fn with_what_is_left(error: Error, done: usize) -> Error {
         }
         _ => "which stay beside the output until --force discards them",
     };
-    Error::Input(format!("{error}; finished layers: {done}, {left}"))
+    Error::Input(format!("{error}; finished {units}: {done}, {left}"))
 }
 
 /// The library's `Pruner`, set up as the arguments ask.

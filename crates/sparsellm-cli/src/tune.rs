@@ -1,9 +1,9 @@
 //! `sparsellm tune`.
 
 use crate::context::{Context, print, print_json};
-use crate::{args, progress::Progress, stop};
+use crate::{args, progress::Progress, prune::with_what_is_left, stop};
 use sparsellm::{Result, Tuner};
-use sparsellm_checkpoint::Existing;
+use sparsellm_checkpoint::{Existing, unfinished};
 use sparsellm_prune::tune::TuneSettings;
 
 pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
@@ -22,11 +22,12 @@ pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
         .seq_len(args.seq_len)
         .seed(args.seed)
         .settings(settings)
-        .existing(Existing { replace: args.force, resume: false })
+        .existing(Existing { replace: args.force, resume: args.resume })
         .hub(&context.hub)
         .observer(progress.observer())
-        .write(&args.output)?;
+        .write(&args.output);
     drop(progress);
+    let report = report.map_err(|e| with_what_is_left(e, unfinished(&args.output), "epochs"))?;
     if args.json {
         return print_json(&report);
     }

@@ -3,9 +3,15 @@
 
 mod common;
 
-use common::{asset, json, sparsellm};
+use common::{asset, files, json, layers_done, sparsellm, sparsellm_command};
 use safetensors::SafeTensors;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
 /// Which elements of each tensor are zero.
@@ -63,7 +69,7 @@ fn a_tuned_checkpoint_is_better_and_its_zeros_stay() {
         )
         .unwrap();
         assert_eq!(record["settings"]["method"], "wanda");
-        assert_eq!(record["tuning"]["report"], report["tune"]);
+        assert_eq!(record["tune"], report["tune"]);
 
         // The same command gives the same bytes, on one thread, too.
         let again = path("again");
@@ -107,4 +113,47 @@ fn what_cannot_be_tuned_is_refused() {
         assert!(stderr.contains(words), "{stderr}");
         assert!(std::fs::read_dir(temp.path()).unwrap().next().is_none(), "{extra:?}");
     }
+}
+
+/// `KILLS=20` tries as many kills as docs/reliability.md reports.
+#[test]
+fn killed_at_any_moment_tuning_resumes_to_the_same_bytes() {
+    let kills = std::env::var("KILLS").map_or(3, |kills| kills.parse().unwrap());
+    let temp = TempDir::new().unwrap();
+    let path = |name: &str| temp.path().join(name).display().to_string();
+    let (dense, text, pruned) =
+        (asset("tiny-opt"), asset("stories/calibration.txt"), path("pruned"));
+    sparsellm(&["prune", &dense, "-o", &pruned, "--method", "magnitude"]);
+    let args = |out: &str, resume: bool| -> Vec<String> {
+        let tune = ["tune", &pruned, "--dense", &dense, "-o", out, "--calibration", &text];
+        let draw = ["--samples", "16", "--seq-len", "64", "--tune-epochs", "6", "--json"];
+        let resume = resume.then_some("--resume");
+        tune.into_iter().chain(draw).chain(resume).map(String::from).collect()
+    };
+    let run = |args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        sparsellm_command(&args)
+    };
+    let (whole, started) = (path("whole"), Instant::now());
+    assert!(run(&args(&whole, false)).output().unwrap().status.success());
+    let (reference, took) = (files(whole.as_ref()), started.elapsed());
+    let mut resumed = 0;
+    for kill in 0..kills {
+        let out = path(&format!("out-{kill}"));
+        let mut child =
+            run(&args(&out, false)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The kills are spread over the whole run, and a little beyond.
+        sleep(
+            took.mul_f64(1.05 * (kill as f64 + 0.7) / kills as f64).max(Duration::from_millis(1)),
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        resumed += usize::from(layers_done(out.as_ref()) > 0);
+        let again = run(&args(&out, true)).output().unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert!(files(out.as_ref()) == reference, "kill {kill}: other bytes");
+    }
+    assert!(resumed > 0, "no run was killed between two epochs");
+    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), kills + 2, "something is left");
+    eprintln!("{kills} kills survived of {kills} tried; {resumed} runs went on after an epoch");
 }

@@ -1,9 +1,15 @@
 //! Tuning lowers the loss, keeps every zero, and gives the same bytes on any number of threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use serde_json::json;
 use sparsellm_base::{Event, Observer};
-use sparsellm_model::{Block, Model};
-use sparsellm_prune::tune::{Held, TuneSettings, tune_model};
+use sparsellm_checkpoint::Existing;
+use sparsellm_model::Model;
+use sparsellm_prune::{
+    Output,
+    tune::{TunePlan, TuneReport, TuneSettings, tune_model},
+};
+use sparsellm_ranks::Local;
 use sparsellm_testing::{edited, fixture, random};
 use sparsellm_text::Segments;
 use std::path::Path;
@@ -27,9 +33,26 @@ fn segments(model: &Model) -> Segments {
     Segments::new(tokens.iter().map(|v| ((v + 0.5) * vocabulary) as u32).collect(), 12)
 }
 
-fn tuned(dense: &Model, pruned: &Model, observe: &mut Observer) -> Held {
-    let settings = TuneSettings { tune_epochs: 3, learning_rate: 1e-2, batch: 3 };
-    tune_model(pruned, dense, &segments(dense), &settings, 7, observe).unwrap()
+const SETTINGS: TuneSettings = TuneSettings { tune_epochs: 3, learning_rate: 1e-2, batch: 3 };
+
+/// Tunes `pruned`, and writes the result to `output`.
+fn tune(
+    dense: &Model,
+    pruned: &Model,
+    output: &Path,
+    existing: Existing,
+    observe: &mut Observer,
+) -> sparsellm_base::Result<TuneReport> {
+    let segments = segments(dense);
+    let plan = TunePlan { pruned, dense, segments: &segments, settings: &SETTINGS, seed: 7 };
+    let mut out = Output::create(&pruned.checkpoint, output, &json!({}), existing, &Local)?;
+    let report = tune_model(&plan, &mut out, observe)?;
+    out.finish(&json!({}))?.publish()?;
+    Ok(report)
+}
+
+fn weights(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("model.safetensors")).unwrap()
 }
 
 const FAMILIES: [&str; 5] = ["llama3", "gemma2", "gpt-neox", "opt-350m-style", "phi3"];
@@ -46,17 +69,19 @@ fn tuning_lowers_the_loss_and_keeps_every_zero() {
             }
             Ok(())
         });
-        let Held { blocks, report } = tuned(&dense, &pruned, &mut observer);
+        let out = temp.path().join(format!("{name}-tuned"));
+        let report = tune(&dense, &pruned, &out, Existing::default(), &mut observer).unwrap();
         drop(observer);
+        let tuned = Model::open(&out).unwrap();
         let best = report.held_out[report.kept_epoch];
         assert!(report.held_out.iter().all(|loss| best <= *loss), "{name}: {report:?}");
         assert!(best < 0.9 * report.held_out[0], "{name}: {report:?}");
         assert!(report.training.is_sorted_by(|a, b| a > b), "{name}: {report:?}");
         let want: Vec<_> = report.held_out.iter().copied().enumerate().collect();
         assert_eq!(seen, want, "{name}");
-        for (index, block) in blocks.iter().enumerate() {
-            let before = pruned.block(index).unwrap();
-            for (after, before) in block.linears().into_iter().zip(before.linears()) {
+        for index in 0..tuned.shape().layers {
+            let (after, before) = (tuned.block(index).unwrap(), pruned.block(index).unwrap());
+            for (after, before) in after.linears().into_iter().zip(before.linears()) {
                 let pairs = after.weight.data.iter().zip(&before.weight.data);
                 assert!(pairs.clone().all(|(a, b)| (*b != 0.0) || (*a == 0.0)), "{name}");
                 assert!(pairs.filter(|(a, b)| a != b).count() > 0, "{name}: {}", before.name);
@@ -69,30 +94,47 @@ fn tuning_lowers_the_loss_and_keeps_every_zero() {
 fn the_number_of_threads_does_not_matter() {
     let temp = tempfile::tempdir().unwrap();
     let (dense, pruned) = models("llama3", temp.path());
-    let run = |threads| {
+    let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| tuned(&dense, &pruned, &mut Observer::silent()))
+        let out = temp.path().join(threads.to_string());
+        let tune = || tune(&dense, &pruned, &out, Existing::default(), &mut Observer::silent());
+        pool.install(tune).unwrap();
+        weights(&out)
     };
-    let values = |held: &Held| -> Vec<Vec<f32>> {
-        let weights = |block: &Block| -> Vec<Vec<f32>> {
-            block.linears().iter().map(|linear| linear.weight.data.clone()).collect()
-        };
-        held.blocks.iter().flat_map(weights).collect()
-    };
-    assert_eq!(values(&run(1)), values(&run(3)));
+    assert!(run(1) == run(3));
 }
 
+/// A run that ended after any of its steps goes on to the same bytes.
 #[test]
-fn an_observers_error_ends_tuning() {
+fn a_resumed_run_gives_the_same_bytes() {
     let temp = tempfile::tempdir().unwrap();
-    let (dense, pruned) = models("llama3", temp.path());
-    let mut observer = Observer::new(|event| match event {
-        Event::Tuned { epoch: 1, .. } => Err("enough".into()),
-        _ => Ok(()),
-    });
-    let settings = TuneSettings::default();
-    let run = tune_model(&pruned, &dense, &segments(&dense), &settings, 0, &mut observer);
-    assert!(run.is_err_and(|e| e.to_string().contains("enough")));
+    let (dense, pruned) = models("gemma2", temp.path());
+    let whole = temp.path().join("whole");
+    let silent = &mut Observer::silent();
+    let report = tune(&dense, &pruned, &whole, Existing::default(), silent).unwrap();
+    for steps in [1, 5, 6, 9, 13, 15] {
+        let out = temp.path().join(steps.to_string());
+        let mut stops = Observer::new(|event| match event {
+            Event::Measured { what: "tuning", done, .. } if done == steps => Err("enough".into()),
+            _ => Ok(()),
+        });
+        let error = tune(&dense, &pruned, &out, Existing::default(), &mut stops).unwrap_err();
+        assert!(error.to_string().contains("enough"), "{error}");
+        let resume = Existing { resume: true, replace: false };
+        let mut epochs = Vec::new();
+        let mut observer = Observer::new(|event| {
+            if let Event::Tuned { epoch, .. } = event {
+                epochs.push(epoch);
+            }
+            Ok(())
+        });
+        let again = tune(&dense, &pruned, &out, resume, &mut observer).unwrap();
+        drop(observer);
+        assert_eq!(epochs.first(), Some(&((steps - 1) / 5)), "{steps}"); // 5 steps an epoch
+        let curves = |report: &TuneReport| (report.held_out.clone(), report.training.clone());
+        assert_eq!(curves(&again), curves(&report));
+        assert!(weights(&out) == weights(&whole), "{steps}");
+    }
 }
 
 #[test]
@@ -100,8 +142,8 @@ fn models_that_do_not_belong_together_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let (dense, _) = models("llama3", temp.path());
     let other = Model::open(&sparsellm_testing::assets().join("tiny-llama")).unwrap();
-    let settings = TuneSettings::default();
-    let text = segments(&dense);
-    let run = tune_model(&dense, &other, &text, &settings, 0, &mut Observer::silent());
+    let out = temp.path().join("out");
+    let run = tune(&other, &dense, &out, Existing::default(), &mut Observer::silent());
     assert!(run.is_err_and(|e| e.to_string().contains("vocabulary")));
+    assert!(!out.exists());
 }

@@ -4,15 +4,15 @@ use crate::{
     inputs::{find_text, hub_or_environments, open_model, resolve_seq_len},
     run_record::peak_rss_bytes,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sparsellm_base::{Event, Observer, Result, usage_error};
-use sparsellm_checkpoint::{Existing, RECORD, read_json};
+use sparsellm_checkpoint::{Existing, RECORD, finished_record, read_json};
 use sparsellm_data::{Hub, Use};
 use sparsellm_model::Model;
 use sparsellm_prune::{
     Output,
-    tune::{TuneReport, TuneSettings, tune_model, write_tuned},
+    tune::{TunePlan, TuneReport, TuneSettings, tune_model},
 };
 use sparsellm_ranks::Local;
 use sparsellm_text::Segments;
@@ -168,23 +168,39 @@ impl<'a> Tuner<'a> {
         let dense = open_model(&self.dense, hub, &Local, &mut self.observer)?;
         let segments = self.draw(&pruned, hub)?;
         let identity = self.identity(&pruned, &dense, &segments)?;
+        if self.existing.resume
+            && let Some(mut record) = finished_record(output, &identity)
+            && let Ok(tune) = TuneReport::deserialize(record["tune"].take())
+        {
+            self.observer.notify(Event::FinishedBefore)?;
+            return Ok(self.report(output, started, tune));
+        }
         let mut out = Output::create(&pruned.checkpoint, output, &identity, self.existing, &Local)?;
-        let (settings, seed) = (&self.settings, self.seed);
-        let mut tuned = tune_model(&pruned, &dense, &segments, settings, seed, &mut self.observer)?;
-        write_tuned(&mut tuned.blocks, &mut out)?;
-        let finished = out.finish(&record(&pruned, identity, &tuned.report))?;
+        let plan = TunePlan {
+            pruned: &pruned,
+            dense: &dense,
+            segments: &segments,
+            settings: &self.settings,
+            seed: self.seed,
+        };
+        let tune = tune_model(&plan, &mut out, &mut self.observer)?;
+        let finished = out.finish(&record(&pruned, &identity, &tune))?;
         if !finished.left_out().is_empty() {
             self.observer.notify(Event::LeftOut { paths: finished.left_out() })?;
         }
         finished.publish()?;
-        Ok(TunedReport {
-            model: self.pruned,
-            dense: self.dense,
+        Ok(self.report(output, started, tune))
+    }
+
+    fn report(&self, output: &Path, started: Instant, tune: TuneReport) -> TunedReport {
+        TunedReport {
+            model: self.pruned.clone(),
+            dense: self.dense.clone(),
             output: output.display().to_string(),
             seconds: started.elapsed().as_secs_f64(),
             peak_rss_bytes: peak_rss_bytes(),
-            tune: tuned.report,
-        })
+            tune,
+        }
     }
 
     fn draw(&mut self, model: &Model, hub: &Hub) -> Result<Segments> {
@@ -198,31 +214,32 @@ impl<'a> Tuner<'a> {
         source.segments(self.samples, seq_len, self.seed, files, observe)
     }
 
-    /// Everything that determines the result.
+    /// Everything that determines the result, in the part of the record that is tuning's.
     fn identity(&self, pruned: &Model, dense: &Model, segments: &Segments) -> Result<Value> {
-        Ok(json!({
+        Ok(json!({"tuning": {
             "sparsellm": env!("CARGO_PKG_VERSION"),
             "input": {
-                "architecture": pruned.architecture,
                 "sha256": pruned.checkpoint.digest()?,
+                "config_sha256": pruned.checkpoint.config_digest(),
                 "dense_sha256": dense.checkpoint.digest()?,
+                "dense_config_sha256": dense.checkpoint.config_digest(),
                 "calibration_sha256": segments.digest(),
             },
-            "settings": {
-                "tuning": self.settings,
+            "settings": self.settings,
+            "calibration": {
                 "samples": segments.count(),
                 "seq_len": segments.seq_len,
                 "seed": self.seed,
             },
-        }))
+        }}))
     }
 }
 
 /// The record of the pruned checkpoint, if it has one, with that of tuning added.
-fn record(pruned: &Model, identity: Value, report: &TuneReport) -> Value {
+fn record(pruned: &Model, identity: &Value, report: &TuneReport) -> Value {
     let before = read_json(&pruned.checkpoint.path.join(RECORD)).ok();
     let mut record = before.filter(Value::is_object).unwrap_or_else(|| json!({}));
-    record["tuning"] = identity;
-    record["tuning"]["report"] = json!(report);
+    record["tuning"] = identity["tuning"].clone();
+    record["tune"] = json!(report);
     record
 }

@@ -49,7 +49,13 @@ impl<'a> Output<'a> {
         &self.done
     }
 
-    /// Appends the record of the next finished layer.
+    /// The folder of the unfinished run, which goes when the checkpoint is published. What is put
+    /// there, beside the checkpoint, is for a later run that resumes this one.
+    pub fn run_folder(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
+    /// Appends the record of the next finished layer, or of another unit of the run.
     ///
     /// # Errors
     /// If [`Writer::layer_done`] fails.

@@ -21,6 +21,20 @@ pub struct Moments {
     second: Vec<f32>,
 }
 
+impl Moments {
+    /// Both means.
+    pub fn parts(&self) -> [&[f32]; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// Both means, to be read back, for a parameter of `len` values.
+    pub fn parts_mut(&mut self, len: usize) -> [&mut [f32]; 2] {
+        self.first.resize(len, 0.0);
+        self.second.resize(len, 0.0);
+        [&mut self.first, &mut self.second]
+    }
+}
+
 /// One step of Adam, for all parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {

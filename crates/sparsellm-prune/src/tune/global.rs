@@ -1,11 +1,17 @@
 //! Tuning through the whole model: minimises the mean over tokens of `KL(p_dense ‖ p_sparse)`.
 
-use super::{TuneSettings, adam::Step, distillation::Distillation, student::Student};
+use super::{
+    TuneSettings,
+    adam::Step,
+    distillation::Distillation,
+    state,
+    student::{Student, Values},
+};
 use crate::Output;
 use rand_mt::Mt;
 use serde::{Deserialize, Serialize};
-use sparsellm_base::{Event, Observer, Result, numerics_error, usage_error};
-use sparsellm_model::{Block, Model, segments_per_chunk};
+use sparsellm_base::{Error, Event, Observer, Result, numerics_error, usage_error};
+use sparsellm_model::{Model, segments_per_chunk};
 use sparsellm_tensor::Matrix;
 use sparsellm_text::Segments;
 use std::ops::Range;
@@ -26,28 +32,34 @@ pub struct TuneReport {
     pub training: Vec<f64>,
 }
 
-/// A tuned model: the decoder layers that were kept.
-pub struct Held {
-    /// The layers, in order.
-    pub blocks: Vec<Block>,
-    /// What tuning did.
-    pub report: TuneReport,
+/// The inputs and options of tuning.
+#[derive(Clone, Copy)]
+pub struct TunePlan<'a> {
+    /// The pruned model.
+    pub pruned: &'a Model,
+    /// The dense model that it was pruned from.
+    pub dense: &'a Model,
+    /// The text; the last eighth of its segments is held out.
+    pub segments: &'a Segments,
+    /// The options.
+    pub settings: &'a TuneSettings,
+    /// The seed of the order of the segments.
+    pub seed: u64,
 }
 
-/// Tunes what is kept of the pruned model `pruned` until it says what the `dense` one says, on
-/// `segments`, of which the last eighth is held out. The parameters that are best there are kept.
+/// Tunes what is kept of a pruned model until it says what the dense one says, and writes the
+/// parameters that are best on the held-out segments to `output`. The state is saved at the end of
+/// each epoch; a run that finds such a state there goes on from it.
 ///
 /// # Errors
-/// If the models do not belong together, weights cannot be read, the loss is not finite, or the
-/// observer returns an error.
+/// If the models do not belong together, weights cannot be read or written, the loss is not
+/// finite, or the observer returns an error.
 pub fn tune_model(
-    pruned: &Model,
-    dense: &Model,
-    segments: &Segments,
-    settings: &TuneSettings,
-    seed: u64,
+    plan: &TunePlan,
+    output: &mut Output,
     observe: &mut Observer,
-) -> Result<Held> {
+) -> Result<TuneReport> {
+    let TunePlan { pruned, dense, segments, settings, seed } = *plan;
     settings.validate()?;
     let count = segments.count();
     if count < 2 {
@@ -61,22 +73,22 @@ pub fn tune_model(
         pruned,
         segments,
     };
-    let (mut best, mut report) = run.begin(split..count)?;
-    observe.notify(Event::Tuned { epoch: 0, training: None, held_out: report.held_out[0] })?;
+    let (mut best, mut report) = run.begin(split..count, output)?;
+    let held_out = report.held_out.last().copied().unwrap_or_default();
+    observe.notify(Event::Tuned { epoch: report.epochs, training: None, held_out })?;
     let steps = split.div_ceil(settings.batch);
     let all = steps * settings.tune_epochs;
     let mut order: Vec<usize> = (0..split).collect();
     let mut rng = Mt::new(seed as u32);
     for epoch in 1..=settings.tune_epochs {
         shuffle(&mut order, &mut rng);
-        let mut training = 0.0;
-        for (i, batch) in order.chunks(settings.batch).enumerate() {
-            training += run.step(batch, (epoch - 1) * steps + i, all, settings.learning_rate)?;
-            observe.notify(Event::Measured {
-                what: "tuning",
-                done: (epoch - 1) * steps + i + 1,
-                of: all,
-            })?;
+        if epoch <= report.epochs {
+            continue; // done by the run that this one resumes
+        }
+        let (mut training, first) = (0.0, (epoch - 1) * steps);
+        for (i, batch) in (first..).zip(order.chunks(settings.batch)) {
+            training += run.step(batch, i, all, settings.learning_rate)?;
+            observe.notify(Event::Measured { what: "tuning", done: i + 1, of: all })?;
         }
         report.training.push(training / (split * segments.seq_len) as f64);
         let values = run.student.rounded()?;
@@ -86,31 +98,15 @@ pub fn tune_model(
             training: report.training.last().copied(),
             held_out,
         })?;
-        if held_out < report.held_out[report.kept_epoch] {
+        if report.held_out.get(report.kept_epoch).is_none_or(|best| held_out < *best) {
             (best, report.kept_epoch) = (values, epoch);
         }
         report.held_out.push(held_out);
         report.epochs = epoch;
+        run.save(&best, &report, output)?;
     }
-    let blocks = (0..best.len()).map(|index| run.student.block_with(&best, index)).collect();
-    Ok(Held { blocks, report })
-}
-
-/// Writes the parameters of tuned layers.
-///
-/// # Errors
-/// If the output cannot be written.
-pub fn write_tuned(blocks: &mut [Block], output: &mut Output) -> Result<()> {
-    for block in blocks {
-        for linear in block.linears() {
-            output.write(&linear.slot, &linear.weight.data)?;
-        }
-        for vector in block.vectors_mut() {
-            let stored: Vec<f32> = vector.values.iter().map(|v| v - vector.plus).collect();
-            output.write(&vector.slot, &stored)?;
-        }
-    }
-    Ok(())
+    run.write(&best, output)?;
+    Ok(report)
 }
 
 /// Everything that a step needs.
@@ -124,13 +120,58 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The parameters as they are, and the report so far.
-    fn begin(&mut self, held_out: Range<usize>) -> Result<(Vec<Vec<Vec<f32>>>, TuneReport)> {
-        let values = self.student.rounded()?;
-        let loss = self.held_out(&values, held_out)?;
-        let report =
-            TuneReport { epochs: 0, kept_epoch: 0, held_out: vec![loss], training: Vec::new() };
-        Ok((values, report))
+    /// The best parameters and the report so far: those of the pruned model, or those of the
+    /// unfinished run that is resumed.
+    fn begin(&mut self, held_out: Range<usize>, output: &Output) -> Result<(Values, TuneReport)> {
+        let mut best = self.student.rounded()?;
+        let Some(record) = output.done().last() else {
+            let loss = self.held_out(&best, held_out)?;
+            let held_out = vec![loss];
+            let report = TuneReport { epochs: 0, kept_epoch: 0, held_out, training: Vec::new() };
+            return Ok((best, report));
+        };
+        let report = TuneReport::deserialize(record).map_err(|e| {
+            let folder = output.folder().display();
+            Error::Input(format!(
+                "{folder}: the record of an unfinished run is damaged; discard it with `force`: {e}"
+            ))
+        })?;
+        state::read(&state::path(output.run_folder(), report.epochs), |read| {
+            best.iter_mut().flatten().try_for_each(|values| read(values))?;
+            self.student.restore(read)
+        })?;
+        Ok((best, report))
+    }
+
+    /// Saves the state at the end of an epoch, for a later run to go on from.
+    fn save(&self, best: &Values, report: &TuneReport, output: &mut Output) -> Result<()> {
+        let path = |epoch| state::path(output.run_folder(), epoch);
+        let (new, old) = (path(report.epochs), path(report.epochs - 1));
+        state::write(&new, |write| {
+            best.iter().flatten().try_for_each(|values| write(values))?;
+            self.student.save(write)
+        })?;
+        let record = serde_json::to_value(report)
+            .map_err(|e| Error::Input(format!("cannot record an epoch of tuning: {e}")))?;
+        output.layer_done(record)?;
+        // What is left of the epoch before is of no use, and goes with the folder in any case.
+        let _ = std::fs::remove_file(old);
+        Ok(())
+    }
+
+    /// Writes parameters to the output.
+    fn write(&self, values: &Values, output: &mut Output) -> Result<()> {
+        for index in 0..values.len() {
+            let mut block = self.student.block_with(values, index);
+            for linear in block.linears() {
+                output.write(&linear.slot, &linear.weight.data)?;
+            }
+            for vector in block.vectors_mut() {
+                let stored: Vec<f32> = vector.values.iter().map(|v| v - vector.plus).collect();
+                output.write(&vector.slot, &stored)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes step `t` of `of` on a batch of segments, and returns the sum of its tokens' losses.
@@ -174,7 +215,7 @@ impl Run<'_> {
     }
 
     /// The mean loss on held-out segments, with these values of the parameters.
-    fn held_out(&self, values: &[Vec<Vec<f32>>], segments: Range<usize>) -> Result<f64> {
+    fn held_out(&self, values: &Values, segments: Range<usize>) -> Result<f64> {
         let seq_len = self.segments.seq_len;
         let tokens = segments.start * seq_len..segments.end * seq_len;
         let mut hidden = self.pruned.embed(&self.segments.tokens[tokens.clone()], seq_len)?;

@@ -5,7 +5,8 @@ mod adam;
 mod distillation;
 mod global;
 mod settings;
+mod state;
 mod student;
 
-pub use global::{Held, TuneReport, tune_model, write_tuned};
+pub use global::{TunePlan, TuneReport, tune_model};
 pub use settings::TuneSettings;

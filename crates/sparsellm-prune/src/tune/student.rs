@@ -13,6 +13,9 @@ struct Layer {
     moments: Vec<Moments>,
 }
 
+/// The values of all parameters: by layer, then as [`Block::update`] numbers them.
+pub type Values = Vec<Vec<Vec<f32>>>;
+
 /// The pruned model's decoder layers.
 pub struct Student<'a> {
     model: &'a Model,
@@ -75,11 +78,41 @@ impl<'a> Student<'a> {
         }
     }
 
+    /// Passes `write` the parameters and their moments, layer by layer.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn save(&self, write: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        for Layer { block, gradients, moments } in &self.layers {
+            for (values, moments) in block.values(gradients).iter().zip(moments) {
+                write(values)?;
+                moments.parts().into_iter().try_for_each(&mut *write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the parameters and their moments back, in the order of [`save`](Self::save).
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn restore(&mut self, read: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
+        for Layer { block, gradients, moments } in &mut self.layers {
+            let mut values = block.values(gradients);
+            for (values, moments) in values.iter_mut().zip(moments) {
+                read(values)?;
+                moments.parts_mut(values.len()).into_iter().try_for_each(&mut *read)?;
+            }
+            block.update(gradients, |number, own, _| own.copy_from_slice(&values[number]));
+        }
+        Ok(())
+    }
+
     /// The values of all parameters, by layer, rounded to the types that they are stored in.
     ///
     /// # Errors
     /// If a parameter's tensor is missing.
-    pub fn rounded(&mut self) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub fn rounded(&mut self) -> Result<Values> {
         let checkpoint = &self.model.checkpoint;
         self.layers
             .iter_mut()
@@ -92,14 +125,14 @@ impl<'a> Student<'a> {
     }
 
     /// Runs segments through the layers with other values of their parameters.
-    pub fn run_with(&self, values: &[Vec<Vec<f32>>], hidden: &mut Matrix, seq_len: usize) {
+    pub fn run_with(&self, values: &Values, hidden: &mut Matrix, seq_len: usize) {
         for index in 0..self.layers.len() {
             self.block_with(values, index).run(hidden, seq_len);
         }
     }
 
     /// Layer `index` with other values of its parameters.
-    pub fn block_with(&self, values: &[Vec<Vec<f32>>], index: usize) -> Block {
+    pub fn block_with(&self, values: &Values, index: usize) -> Block {
         let layer = &self.layers[index];
         let mut block = layer.block.clone();
         block.update(&layer.gradients, |number, own, _| {
