@@ -73,7 +73,7 @@ impl Attention {
     }
 
     /// Computes the queries, keys and values of `x`.
-    fn project(&self, x: View, at: Positions) -> Projected {
+    pub(crate) fn project(&self, x: View, at: Positions) -> Projected {
         let places = self.places(at);
         let zeros = |linear: &Linear| Matrix::zeros(x.rows, linear.weight.rows);
         let (mut q, mut k, mut v) = (zeros(&self.q), zeros(&self.k), zeros(&self.v));

@@ -26,6 +26,13 @@ pub struct HalfNorms {
     pub sum: Option<Norm>,
 }
 
+impl HalfNorms {
+    /// A norm of the half's input, and no other.
+    pub fn before(norm: Norm) -> Self {
+        HalfNorms { input: Some(norm), ..HalfNorms::default() }
+    }
+}
+
 /// The half of a block that a linear belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

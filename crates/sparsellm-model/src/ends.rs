@@ -31,6 +31,11 @@ pub struct Embedding {
 }
 
 impl Embedding {
+    /// Hidden states that are rows of `table: [vocabulary, width]`, and nothing else.
+    pub fn rows_of(table: String, width: usize) -> Self {
+        Embedding { table, width, scale: None, projection: None, positions: None }
+    }
+
     /// The hidden states of `tokens`, `[tokens, d]`.
     pub(crate) fn embed(
         &self,

@@ -40,8 +40,8 @@ enum Inner {
 
 /// What attention mixes.
 struct Mixing {
-    /// Queries and keys before their norms.
-    raw: [Matrix; 2],
+    /// Queries and keys before their norms, if they have any.
+    raw: [Option<Matrix>; 2],
     projected: Projected,
     places: Places,
     seq_len: usize,
@@ -52,22 +52,9 @@ impl Half {
     pub fn attention(block: &Block, h: &Matrix, at: Positions) -> Half {
         let a = &block.attention;
         let x = normed(&block.attention_norms.input, h);
-        let raw = [&a.q, &a.k].map(|linear| linear.forward(x.view()));
-        let places = a.places(at);
-        let place = |raw: &Matrix, norm: &Option<Norm>| {
-            let mut heads = raw.clone();
-            if let Some(norm) = norm {
-                heads.data.chunks_exact_mut(a.head_dim).for_each(|head| norm.apply(head));
-            }
-            places.rotate(&mut heads.data, raw.cols, 0);
-            heads
-        };
-        let projected = Projected {
-            q: place(&raw[0], &a.q_norm),
-            k: place(&raw[1], &a.k_norm),
-            v: a.v.forward(x.view()),
-            before: 0,
-        };
+        let raw = [(&a.q, &a.q_norm), (&a.k, &a.k_norm)]
+            .map(|(linear, norm)| norm.as_ref().map(|_| linear.forward(x.view())));
+        let (projected, places) = (a.project(x.view(), at), a.places(at));
         let mixed = a.attend(&projected, at.seq_len);
         let out = a.o.forward(mixed.view());
         let mixing = Mixing { raw, projected, places, seq_len: at.seq_len };
@@ -193,7 +180,7 @@ impl Half {
         {
             let cols = d.cols;
             places.rotate_back(&mut d.data, cols);
-            if let Some(norm) = norm {
+            if let (Some(norm), Some(raw)) = (norm, raw) {
                 let (x, dy) = (View::new(&raw.data, a.head_dim), View::new(&d.data, a.head_dim));
                 d.data = gradients.norms[place].backward(norm, x, dy).data;
             }

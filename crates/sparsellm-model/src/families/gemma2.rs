@@ -94,13 +94,9 @@ impl Family for Gemma2 {
 
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let d = self.shape.hidden;
-        Ok(Embedding {
-            table: t.table(&self.tables.embedding, self.shape.vocabulary, d)?,
-            width: d,
-            scale: Some((d as f64).sqrt() as f32),
-            projection: None,
-            positions: None,
-        })
+        let table = t.table(&self.tables.embedding, self.shape.vocabulary, d)?;
+        let scale = Some((d as f64).sqrt() as f32);
+        Ok(Embedding { scale, ..Embedding::rows_of(table, d) })
     }
 
     fn block_prefix(&self, index: usize) -> String {

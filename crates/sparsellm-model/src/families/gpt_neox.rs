@@ -81,13 +81,8 @@ impl Family for GptNeoX {
 
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
-        Ok(Embedding {
-            table: t.table(&self.tables.embedding, vocabulary, d)?,
-            width: d,
-            scale: None,
-            projection: None,
-            positions: None,
-        })
+        let table = t.table(&self.tables.embedding, vocabulary, d)?;
+        Ok(Embedding::rows_of(table, d))
     }
 
     fn block_prefix(&self, index: usize) -> String {
@@ -104,8 +99,7 @@ impl Family for GptNeoX {
             t.fused(name, "attention.query_key_value", (rows, 3 * d), d, bias)
         };
         let norm = |name: &str| -> Result<HalfNorms> {
-            let input = Some(t.layer_norm(name, d, self.eps, true)?);
-            Ok(HalfNorms { input, ..HalfNorms::default() })
+            Ok(HalfNorms::before(t.layer_norm(name, d, self.eps, true)?))
         };
         Ok(Block {
             attention: Attention {

@@ -200,13 +200,8 @@ impl Family for Llama {
 
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let (vocabulary, d) = (self.shape.vocabulary, self.shape.hidden);
-        Ok(Embedding {
-            table: t.table(&self.tables.embedding, vocabulary, d)?,
-            width: d,
-            scale: None,
-            projection: None,
-            positions: None,
-        })
+        let table = t.table(&self.tables.embedding, vocabulary, d)?;
+        Ok(Embedding::rows_of(table, d))
     }
 
     fn block_prefix(&self, index: usize) -> String {
@@ -217,8 +212,7 @@ impl Family for Llama {
         let (d, ff) = (self.shape.hidden, self.ffn);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let norm = |name: &str| {
-            let input = Some(t.rms_norm(&format!("{name}.weight"), d, self.eps)?);
-            Ok(HalfNorms { input, ..HalfNorms::default() })
+            Ok(HalfNorms::before(t.rms_norm(&format!("{name}.weight"), d, self.eps)?))
         };
         let head_norm = |name: &str| -> Result<Option<Norm>> {
             let name = format!("{name}.weight");

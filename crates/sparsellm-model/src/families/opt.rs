@@ -84,7 +84,7 @@ impl Opt {
     /// The norm of a half, in the place where this model has it.
     fn norms(&self, norm: Norm) -> HalfNorms {
         match self.norm_before {
-            true => HalfNorms { input: Some(norm), ..HalfNorms::default() },
+            true => HalfNorms::before(norm),
             false => HalfNorms { sum: Some(norm), ..HalfNorms::default() },
         }
     }

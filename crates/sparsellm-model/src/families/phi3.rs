@@ -81,13 +81,8 @@ impl Family for Phi3 {
 
     fn embedding(&self, t: &Tensors) -> Result<Embedding> {
         let d = self.shape.hidden;
-        Ok(Embedding {
-            table: t.table(&self.tables.embedding, self.shape.vocabulary, d)?,
-            width: d,
-            scale: None,
-            projection: None,
-            positions: None,
-        })
+        let table = t.table(&self.tables.embedding, self.shape.vocabulary, d)?;
+        Ok(Embedding::rows_of(table, d))
     }
 
     fn block_prefix(&self, index: usize) -> String {
@@ -105,8 +100,7 @@ impl Family for Phi3 {
             t.fused(name, "mlp.gate_up_proj", (Rows::range(rows), 2 * ff), d, false)
         };
         let norm = |name: &str| -> Result<HalfNorms> {
-            let input = Some(t.rms_norm(&format!("{name}.weight"), d, self.eps)?);
-            Ok(HalfNorms { input, ..HalfNorms::default() })
+            Ok(HalfNorms::before(t.rms_norm(&format!("{name}.weight"), d, self.eps)?))
         };
         Ok(Block {
             attention: Attention {

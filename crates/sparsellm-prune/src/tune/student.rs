@@ -112,10 +112,10 @@ impl<'a> Student<'a> {
     ///
     /// # Errors
     /// If a parameter's tensor is missing.
-    pub fn rounded(&mut self) -> Result<Values> {
+    pub fn rounded(&self) -> Result<Values> {
         let checkpoint = &self.model.checkpoint;
         self.layers
-            .iter_mut()
+            .iter()
             .map(|layer| {
                 let mut block = layer.block.clone();
                 round(&mut block, checkpoint)?;
