@@ -1,11 +1,12 @@
 //! Finds the inputs of a run, models and texts, by the names that a user gives them.
 
 use serde_json::Value;
-use sparsellm_base::{Observer, Result, input_error};
+use sparsellm_base::{Observer, Result, input_error, usage_error};
 use sparsellm_checkpoint::refuse_quantized;
 use sparsellm_data::{Hub, Source, Use, hub};
 use sparsellm_model::{Model, supported_model_type};
 use sparsellm_ranks::Communicator;
+use sparsellm_text::Segments;
 use std::{cell::OnceCell, path::Path};
 
 /// The hub that was given, or else the one that the environment describes. The environment is
@@ -59,6 +60,52 @@ pub fn find_text(
     observe: &mut Observer,
 ) -> Result<Source> {
     ranks.rank_zero_first(|| Source::find(name, purpose, hub, observe))
+}
+
+/// How a run's segments are drawn from a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    /// The name of the text.
+    pub text: Option<String>,
+    /// The field of its rows that was asked for.
+    pub text_field: Option<String>,
+    /// How many segments are drawn.
+    pub samples: usize,
+    /// Tokens per segment, as asked for.
+    pub seq_len: Option<usize>,
+    /// The seed that the segments are drawn with.
+    pub seed: u64,
+}
+
+impl Default for Draw {
+    fn default() -> Self {
+        Draw { text: None, text_field: None, samples: 128, seq_len: None, seed: 0 }
+    }
+}
+
+impl Draw {
+    /// Draws the segments for `model`, on behalf of `purpose`, which an error names.
+    ///
+    /// # Errors
+    /// If there is no text, or it cannot be read or is too short.
+    pub fn segments(
+        &self,
+        purpose: &str,
+        model: &Model,
+        hub: &Hub,
+        ranks: &dyn Communicator,
+        observe: &mut Observer,
+    ) -> Result<Segments> {
+        let Some(text) = &self.text else {
+            return usage_error!(
+                "{purpose} needs calibration text: `calibration` wikitext2, ptb, c4 or a file"
+            );
+        };
+        let seq_len = resolve_seq_len(model, self.seq_len)?;
+        let source = find_text(text, Use::Calibration, hub, ranks, observe)?;
+        let source = source.text_field(self.text_field.clone());
+        source.segments(self.samples, seq_len, self.seed, &model.checkpoint, observe)
+    }
 }
 
 /// The number of tokens per segment: what was asked for, or else 2048 or as many as the model has

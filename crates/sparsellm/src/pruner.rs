@@ -2,14 +2,14 @@
 
 use crate::{
     evaluator::Evaluator,
-    inputs::{find_text, hub_or_environments, open_model, resolve_seq_len},
-    run_record::{Draw, identity, overall_sparsity, page, peak_rss_bytes, record},
+    inputs::{Draw, hub_or_environments, open_model},
+    run_record::{identity, overall_sparsity, page, peak_rss_bytes, record},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Event, Observer, Result, usage_error};
 use sparsellm_checkpoint::{Existing, REPORT, recorded_layers};
-use sparsellm_data::{Hub, Use};
+use sparsellm_data::Hub;
 use sparsellm_eval::perplexity;
 use sparsellm_model::Model;
 use sparsellm_prune::{
@@ -51,12 +51,8 @@ pub struct Pruner<'a> {
     name: Option<String>,
     method: &'a dyn Method,
     asked: Map<String, Value>,
-    text: Option<String>,
-    text_field: Option<String>,
+    draw: Draw,
     shared: Option<&'a Calibration>,
-    samples: usize,
-    seq_len: Option<usize>,
-    seed: u64,
     evaluate: Vec<String>,
     max_windows: Option<usize>,
     memory: Option<usize>,
@@ -84,12 +80,8 @@ impl<'a> Pruner<'a> {
             name: None,
             method: &SparseLlmPlus,
             asked: Map::new(),
-            text: None,
-            text_field: None,
+            draw: Draw::default(),
             shared: None,
-            samples: 128,
-            seq_len: None,
-            seed: 0,
             evaluate: Vec::new(),
             max_windows: None,
             memory: None,
@@ -142,7 +134,7 @@ impl<'a> Pruner<'a> {
 
     /// Sets the calibration text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
     pub fn calibration(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
+        self.draw.text = Some(text.into());
         self
     }
 
@@ -151,7 +143,7 @@ impl<'a> Pruner<'a> {
     ///
     /// [`Source::text_field`]: sparsellm_data::Source::text_field
     pub fn text_field(mut self, name: impl Into<Option<String>>) -> Self {
-        self.text_field = name.into();
+        self.draw.text_field = name.into();
         self
     }
 
@@ -163,20 +155,20 @@ impl<'a> Pruner<'a> {
 
     /// Sets how many calibration segments are drawn; by default 128.
     pub fn samples(mut self, samples: usize) -> Self {
-        self.samples = samples;
+        self.draw.samples = samples;
         self
     }
 
     /// Sets the number of tokens per segment, for calibration and evaluation; by default 2048 or as
     /// many as the model has positions, whichever is fewer.
     pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
-        self.seq_len = seq_len.into();
+        self.draw.seq_len = seq_len.into();
         self
     }
 
     /// Sets the seed that the calibration segments are drawn with; by default 0.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.draw.seed = seed;
         self
     }
 
@@ -280,12 +272,10 @@ impl<'a> Pruner<'a> {
         let drawn = self.draw(model, &settings, hub)?;
         let calibration = drawn.as_ref().or(self.shared);
         let texts = self.texts(model, hub)?;
-        let draw =
-            Draw { text: self.text.clone(), text_field: self.text_field.clone(), seed: self.seed };
         let identity = match self.ranks.rank() {
             0 => {
                 let needed = calibration.filter(|_| needs_text(self.method, &settings));
-                identity(model, &settings, needed.map(|c| &c.segments), &draw)?
+                identity(model, &settings, needed.map(|c| &c.segments), &self.draw)?
             }
             _ => Value::Null, // only the first rank uses it
         };
@@ -307,17 +297,8 @@ impl<'a> Pruner<'a> {
         if self.shared.is_some() || !needs_text(self.method, settings) {
             return Ok(None);
         }
-        let Some(text) = &self.text else {
-            return usage_error!(
-                "{} needs calibration text: `calibration` wikitext2, ptb, c4 or a file",
-                self.method.name()
-            );
-        };
-        let seq_len = resolve_seq_len(model, self.seq_len)?;
-        let source = find_text(text, Use::Calibration, hub, self.ranks, &mut self.observer)?;
-        let source = source.text_field(self.text_field.clone());
-        let (files, observe) = (&model.checkpoint, &mut self.observer);
-        let segments = source.segments(self.samples, seq_len, self.seed, files, observe)?;
+        let (purpose, observe) = (self.method.name(), &mut self.observer);
+        let segments = self.draw.segments(purpose, model, hub, self.ranks, observe)?;
         Ok(Some(Calibration::new(segments)))
     }
 
@@ -327,9 +308,9 @@ impl<'a> Pruner<'a> {
         let mut all = Vec::new();
         for text in &self.evaluate {
             let mut evaluator = Evaluator::new(model)
-                .seq_len(self.seq_len)
+                .seq_len(self.draw.seq_len)
                 .max_windows(self.max_windows)
-                .text_field(self.text_field.clone())
+                .text_field(self.draw.text_field.clone())
                 .hub(hub)
                 .ranks(self.ranks)
                 .observer(Observer::new(|event| Ok(self.observer.notify(event)?)));

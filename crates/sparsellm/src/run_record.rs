@@ -1,6 +1,7 @@
 //! The lasting description of a run: its identity (everything that determines the result), its
 //! record in `sparsellm.json`, and its report page.
 
+use crate::inputs::Draw;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sparsellm_base::{Error, Result};
@@ -36,17 +37,6 @@ impl RunRecord {
         RunRecord::deserialize(read_json(&path)?)
             .map_err(|e| Error::Input(format!("{}: not a run's record: {e}", path.display())))
     }
-}
-
-/// How the calibration segments are drawn.
-#[derive(Clone, Debug)]
-pub(crate) struct Draw {
-    /// The name of the text.
-    pub text: Option<String>,
-    /// The field of its rows that was asked for.
-    pub text_field: Option<String>,
-    /// The seed that the segments are drawn with.
-    pub seed: u64,
 }
 
 /// The identity of a run: everything that determines its result, which is the settings and the

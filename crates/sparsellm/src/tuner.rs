@@ -1,14 +1,14 @@
 //! Tunes a pruned checkpoint against the dense model that it came from.
 
 use crate::{
-    inputs::{find_text, hub_or_environments, open_model, resolve_seq_len},
+    inputs::{Draw, hub_or_environments, open_model},
     run_record::peak_rss_bytes,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sparsellm_base::{Event, Observer, Result, usage_error};
+use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::{Existing, RECORD, finished_record, read_json};
-use sparsellm_data::{Hub, Use};
+use sparsellm_data::Hub;
 use sparsellm_model::Model;
 use sparsellm_prune::{
     Output,
@@ -45,11 +45,7 @@ pub struct Tuner<'a> {
     pruned: String,
     dense: String,
     settings: TuneSettings,
-    text: Option<String>,
-    text_field: Option<String>,
-    samples: usize,
-    seq_len: Option<usize>,
-    seed: u64,
+    draw: Draw,
     existing: Existing,
     hub: Option<&'a Hub>,
     observer: Observer<'a>,
@@ -79,11 +75,7 @@ impl<'a> Tuner<'a> {
             pruned: pruned.into(),
             dense: dense.into(),
             settings: TuneSettings::default(),
-            text: None,
-            text_field: None,
-            samples: 128,
-            seq_len: None,
-            seed: 0,
+            draw: Draw::default(),
             existing: Existing::default(),
             hub: None,
             observer: Observer::silent(),
@@ -92,32 +84,32 @@ impl<'a> Tuner<'a> {
 
     /// Sets the text: `wikitext2`, `ptb` or `c4` from the hub, or a file.
     pub fn calibration(mut self, text: impl Into<String>) -> Self {
-        self.text = Some(text.into());
+        self.draw.text = Some(text.into());
         self
     }
 
     /// Sets the field of a file's rows that holds their text.
     pub fn text_field(mut self, name: impl Into<Option<String>>) -> Self {
-        self.text_field = name.into();
+        self.draw.text_field = name.into();
         self
     }
 
     /// Sets how many segments are drawn; by default 128.
     pub fn samples(mut self, samples: usize) -> Self {
-        self.samples = samples;
+        self.draw.samples = samples;
         self
     }
 
     /// Sets the number of tokens per segment; by default 2048 or as many as the model has positions,
     /// whichever is fewer.
     pub fn seq_len(mut self, seq_len: impl Into<Option<usize>>) -> Self {
-        self.seq_len = seq_len.into();
+        self.draw.seq_len = seq_len.into();
         self
     }
 
     /// Sets the seed of the segments' draw, and of their order; by default 0.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.draw.seed = seed;
         self
     }
 
@@ -166,7 +158,7 @@ impl<'a> Tuner<'a> {
         let hub = hub_or_environments(self.hub, &environment);
         let pruned = open_model(&self.pruned, hub, &Local, &mut self.observer)?;
         let dense = open_model(&self.dense, hub, &Local, &mut self.observer)?;
-        let segments = self.draw(&pruned, hub)?;
+        let segments = self.draw.segments("tuning", &pruned, hub, &Local, &mut self.observer)?;
         let identity = self.identity(&pruned, &dense, &segments)?;
         if self.existing.resume
             && let Some(mut record) = finished_record(output, &identity)
@@ -181,7 +173,7 @@ impl<'a> Tuner<'a> {
             dense: &dense,
             segments: &segments,
             settings: &self.settings,
-            seed: self.seed,
+            seed: self.draw.seed,
         };
         let tune = tune_model(&plan, &mut out, &mut self.observer)?;
         let finished = out.finish(&record(&pruned, &identity, &tune))?;
@@ -203,17 +195,6 @@ impl<'a> Tuner<'a> {
         }
     }
 
-    fn draw(&mut self, model: &Model, hub: &Hub) -> Result<Segments> {
-        let Some(text) = &self.text else {
-            return usage_error!("tuning needs `calibration` text: wikitext2, ptb, c4 or a file");
-        };
-        let seq_len = resolve_seq_len(model, self.seq_len)?;
-        let source = find_text(text, Use::Calibration, hub, &Local, &mut self.observer)?;
-        let source = source.text_field(self.text_field.clone());
-        let (files, observe) = (&model.checkpoint, &mut self.observer);
-        source.segments(self.samples, seq_len, self.seed, files, observe)
-    }
-
     /// Everything that determines the result, in the part of the record that is tuning's.
     fn identity(&self, pruned: &Model, dense: &Model, segments: &Segments) -> Result<Value> {
         Ok(json!({"tuning": {
@@ -229,7 +210,7 @@ impl<'a> Tuner<'a> {
             "calibration": {
                 "samples": segments.count(),
                 "seq_len": segments.seq_len,
-                "seed": self.seed,
+                "seed": self.draw.seed,
             },
         }}))
     }
