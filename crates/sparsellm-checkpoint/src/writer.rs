@@ -3,7 +3,7 @@
 use crate::{
     Checkpoint, SAFETENSORS, Slot, TensorInfo,
     carry_over::{LeftOut, carry_over},
-    run_folder::{Existing, RECORD, RunFolder, write_file},
+    run_folder::{Existing, PARTIAL, RECORD, RunFolder, write_file},
     shard::{self, Shard, shard_of},
 };
 use serde_json::{Value, json};
@@ -141,6 +141,7 @@ impl<'a> Writer<'a> {
     /// Returns an error if the source cannot be read, or the disk cannot be written.
     pub fn finish(mut self, record: &Value) -> Result<Finished> {
         let (source, folder) = (self.source, self.run.checkpoint());
+        remove_remains(&folder)?;
         for (name, info) in source.tensors() {
             if !self.written.contains(name) {
                 self.copy(name, info)?;
@@ -172,6 +173,19 @@ impl<'a> Writer<'a> {
         }
         json!({"metadata": {"total_size": total}, "weight_map": map})
     }
+}
+
+/// Removes temporary files of a process that was killed while it put a file, such as the report,
+/// into the checkpoint.
+fn remove_remains(folder: &Path) -> Result<()> {
+    let failed = |e| Error::io(folder, e);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
+        }
+    }
+    Ok(())
 }
 
 /// The floating-point type of a tensor whose weights are being written.

@@ -108,6 +108,25 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
     assert_eq!(left, kills + RUNS.len(), "something is left beside the outputs");
 }
 
+/// A process that is killed while it puts the report into the checkpoint leaves a temporary file
+/// there; the run that resumes it must not publish it.
+#[test]
+fn a_half_written_report_is_not_published() {
+    let temp = TempDir::new().unwrap();
+    let (model, method) = RUNS[1];
+    let (whole, out) = (temp.path().join("whole"), temp.path().join("out"));
+    assert_eq!(end(start(prune(model, method, &whole, &[]))).1, Some(0));
+    let mut child = start(prune(model, method, &out, &[]));
+    wait_for_layers(&mut child, &out, 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let checkpoint = sparsellm_checkpoint::checkpoint_of(&out).unwrap();
+    fs::write(checkpoint.join(".sparsellm-partial-report"), "<html>").unwrap();
+    let (said, status) = end(start(prune(model, method, &out, &["--resume"])));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(files(&out) == files(&whole));
+}
+
 /// A pseudo-random number from 0 to 1, by SplitMix64.
 fn random(seed: u64) -> f64 {
     let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
