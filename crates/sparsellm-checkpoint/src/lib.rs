@@ -37,8 +37,7 @@ pub use json::{hex, read_json};
 pub use python_json::{NotNumber, parse_json};
 pub use quantization::refuse_quantized;
 pub use run_folder::{
-    Existing, PARTIAL, RECORD, REPORT, checkpoint_of, finished_record, folder_of, recorded_layers,
-    unfinished,
+    Existing, PARTIAL, RECORD, REPORT, checkpoint_of, finished_record, folder_of, unfinished,
 };
 pub use slot::{Rows, Slot};
 pub use tensor_source::{EmbeddedFiles, TensorInfo, TensorSource};

@@ -256,11 +256,6 @@ fn differences(earlier: &Value, now: &Value) -> Vec<String> {
     found
 }
 
-/// The layer records in `output`, if it is the finished checkpoint of `run`.
-pub fn recorded_layers(output: &Path, run: &Value) -> Option<Vec<Value>> {
-    finished_record(output, run)?.get("layers")?.as_array().cloned()
-}
-
 /// The record in `output`, if it is the finished checkpoint of `run`.
 pub fn finished_record(output: &Path, run: &Value) -> Option<Value> {
     let record = read_json(&output.join(RECORD)).ok()?;

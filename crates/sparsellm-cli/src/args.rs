@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sparsellm::{Method, Pattern, Result, find_method};
 use sparsellm_eval::tasks::Task;
-use sparsellm_prune::{OWL, Scope, Solver, StateType};
+use sparsellm_prune::{OWL, Scope, Solver, StateType, tune::TuneScope};
+use sparsellm_tensor::Arithmetic;
 use std::path::PathBuf;
 
 /// Prunes pre-trained language models globally: SparseLLM, and the local
@@ -158,6 +159,13 @@ pub struct SettingsFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub additions: Additions,
+    /// Tune what is kept: each half of a block as soon as it is pruned (block), the whole model
+    /// against the dense one after the last layer (global), or both [default: none]
+    #[arg(long, value_name = "none|block|global|both", value_parser = parse::<TuneScope>)]
+    pub tune: Option<TuneScope>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tuning: TuneFlags,
 }
 
 impl SettingsFlags {
@@ -197,6 +205,31 @@ pub struct Additions {
     pub neuron_weights: Option<f32>,
 }
 
+/// The options of tuning what is kept, by the names of their fields in `TuneSettings`.
+#[derive(clap::Args, Serialize)]
+#[command(next_help_heading = "Tuning what is kept")]
+pub struct TuneFlags {
+    /// How often to go through the segments [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub tune_epochs: Option<usize>,
+    /// The largest step of Adam [default: 0.0005]
+    #[arg(long, value_name = "F")]
+    pub learning_rate: Option<f64>,
+    /// Segments per step [default: 2]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub batch: Option<usize>,
+    /// Number type of the factors in the products of gradients and logits [default: bf16]
+    #[arg(long, value_name = "f32|bf16", value_parser = parse::<Arithmetic>)]
+    pub arithmetic: Option<Arithmetic>,
+}
+
+impl TuneFlags {
+    /// The values that were given, by field name.
+    pub fn asked(&self) -> Map<String, Value> {
+        given(self)
+    }
+}
+
 #[derive(clap::Args)]
 pub struct Tune {
     /// The pruned checkpoint: a folder, or a model's id on the hub
@@ -220,18 +253,11 @@ pub struct Tune {
     /// Tokens per segment [default: 2048, or the model's positions if fewer]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub seq_len: Option<usize>,
-    /// Seed of the segments' draw and of their order
+    /// Seed of the segments' draw
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
-    /// How often to go through the segments [default: 4]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub tune_epochs: Option<usize>,
-    /// The largest step of Adam [default: 0.0002]
-    #[arg(long, value_name = "F")]
-    pub learning_rate: Option<f64>,
-    /// Segments per step [default: 2]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub settings: TuneFlags,
     /// Go on with an unfinished run from its last finished epoch, to the same bytes
     #[arg(long)]
     pub resume: bool,

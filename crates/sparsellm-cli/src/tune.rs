@@ -4,16 +4,9 @@ use crate::context::{Context, print, print_json};
 use crate::{args, progress::Progress, prune::with_what_is_left, stop};
 use sparsellm::{Result, Tuner};
 use sparsellm_checkpoint::{Existing, unfinished};
-use sparsellm_prune::tune::TuneSettings;
 
 pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
     stop::watch(&*context.ranks)?;
-    let usual = TuneSettings::default();
-    let settings = TuneSettings {
-        tune_epochs: args.tune_epochs.unwrap_or(usual.tune_epochs),
-        learning_rate: args.learning_rate.unwrap_or(usual.learning_rate),
-        batch: args.batch.unwrap_or(usual.batch),
-    };
     let mut progress = Progress::new();
     let report = Tuner::new(&args.model, &args.dense)
         .calibration(&args.calibration)
@@ -21,9 +14,10 @@ pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
         .samples(args.samples)
         .seq_len(args.seq_len)
         .seed(args.seed)
-        .settings(settings)
+        .settings(args.settings.asked())
         .existing(Existing { replace: args.force, resume: args.resume })
         .hub(&context.hub)
+        .ranks(&*context.ranks)
         .observer(progress.observer())
         .write(&args.output);
     drop(progress);

@@ -115,45 +115,106 @@ fn what_cannot_be_tuned_is_refused() {
     }
 }
 
+#[test]
+fn pruning_tunes_as_it_is_asked() {
+    let temp = TempDir::new().unwrap();
+    let path = |name: &str| temp.path().join(name).display().to_string();
+    let (dense, text) = (asset("tiny-llama"), asset("stories/calibration.txt"));
+    let prune = |what: &str, more: &[&str]| {
+        let out = path(what);
+        let prune = ["prune", &dense, "-o", &out, "--method", "sparsegpt", "--pattern", "2:4"];
+        let draw = ["--calibration", &text, "--samples", "16", "--seq-len", "128", "--json"];
+        let tune = ["--tune", what, "--tune-epochs", "2", "--learning-rate", "0.001"];
+        (json(&[&prune[..], &draw, &tune, more].concat()), perplexity(&out))
+    };
+    let (report, untuned) = prune("none", &[]);
+    assert!(report.get("tune").is_none() && report["layers"][0].get("tuned").is_none());
+    let masks = zeros(path("none").as_ref());
+    let (mut best, layers) = (untuned, report["layers"].as_array().unwrap().len());
+    for what in ["block", "global", "both"] {
+        let (report, tuned) = prune(what, &[]);
+        assert!(tuned < untuned, "{what}: {tuned} {untuned}");
+        assert!(what != "both" || tuned < best, "{tuned} {best}");
+        best = tuned.min(best);
+        let curve = report["tune"]["held_out"].as_array();
+        assert_eq!(curve.map(Vec::len), (what != "block").then_some(3), "{report}");
+        for layer in report["layers"].as_array().unwrap() {
+            let halves = layer["tuned"].as_object();
+            assert_eq!(halves.map(|h| h.len()), (what != "global").then_some(2), "{layer}");
+            for half in halves.into_iter().flat_map(|halves| halves.values()) {
+                let loss = |epoch: usize| half["held_out"][epoch].as_f64().unwrap();
+                assert!(loss(half["kept_epoch"].as_u64().unwrap() as usize) <= loss(0), "{half}");
+            }
+        }
+        if what == "global" {
+            assert!(masks == zeros(path(what).as_ref()), "a mask changed");
+        }
+        let inspected = json(&["inspect", &path(what), "--json"]);
+        let holds = |t: &&serde_json::Value| t["patterns"].to_string().contains("2:4");
+        let held = inspected["tensors"].as_array().unwrap().iter().filter(holds).count();
+        assert!(held >= 7 * layers, "{what}: {held} linears are 2:4");
+    }
+    // A run that was finished is told again, with what tuning did.
+    let (first, _) = prune("both", &["--force", "--threads", "1"]);
+    let (again, _) = prune("both", &["--resume"]);
+    assert_eq!(first["tune"], again["tune"]);
+    assert_eq!(first["layers"][0]["tuned"], again["layers"][0]["tuned"]);
+}
+
 /// `KILLS=20` tries as many kills as docs/reliability.md reports.
 #[test]
 fn killed_at_any_moment_tuning_resumes_to_the_same_bytes() {
-    let kills = std::env::var("KILLS").map_or(3, |kills| kills.parse().unwrap());
     let temp = TempDir::new().unwrap();
     let path = |name: &str| temp.path().join(name).display().to_string();
     let (dense, text, pruned) =
         (asset("tiny-opt"), asset("stories/calibration.txt"), path("pruned"));
     sparsellm(&["prune", &dense, "-o", &pruned, "--method", "magnitude"]);
-    let args = |out: &str, resume: bool| -> Vec<String> {
-        let tune = ["tune", &pruned, "--dense", &dense, "-o", out, "--calibration", &text];
-        let draw = ["--samples", "16", "--seq-len", "64", "--tune-epochs", "6", "--json"];
+    survives_kills(
+        &["tune", &pruned, "--dense", &dense, "--calibration", &text, "--tune-epochs", "6"],
+        temp.path(),
+    );
+}
+
+/// The same while a model is pruned, and tuned in both ways.
+#[test]
+fn killed_at_any_moment_pruning_with_tuning_resumes_to_the_same_bytes() {
+    let temp = TempDir::new().unwrap();
+    let (dense, text) = (asset("tiny-llama"), asset("stories/calibration.txt"));
+    let prune = ["prune", &dense, "--method", "wanda", "--calibration", &text];
+    survives_kills(&[&prune[..], &["--tune", "both", "--tune-epochs", "2"]].concat(), temp.path());
+}
+
+/// Kills a command at moments that are spread over its whole run, and a little beyond; resumed, it
+/// must write the same bytes as a run that was left alone.
+fn survives_kills(command: &[&str], temp: &Path) {
+    let kills = std::env::var("KILLS").map_or(3, |kills| kills.parse().unwrap());
+    let before = std::fs::read_dir(temp).unwrap().count();
+    let run = |out: &Path, resume: bool| {
+        let out = out.display().to_string();
+        let rest = ["-o", &out, "--samples", "16", "--seq-len", "64", "--json"];
         let resume = resume.then_some("--resume");
-        tune.into_iter().chain(draw).chain(resume).map(String::from).collect()
+        sparsellm_command(&command.iter().copied().chain(rest).chain(resume).collect::<Vec<_>>())
     };
-    let run = |args: &[String]| {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        sparsellm_command(&args)
-    };
-    let (whole, started) = (path("whole"), Instant::now());
-    assert!(run(&args(&whole, false)).output().unwrap().status.success());
-    let (reference, took) = (files(whole.as_ref()), started.elapsed());
+    let (whole, started) = (temp.join("whole"), Instant::now());
+    assert!(run(&whole, false).output().unwrap().status.success());
+    let (reference, took) = (files(&whole), started.elapsed());
     let mut resumed = 0;
     for kill in 0..kills {
-        let out = path(&format!("out-{kill}"));
+        let out = temp.join(format!("out-{kill}"));
         let mut child =
-            run(&args(&out, false)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // The kills are spread over the whole run, and a little beyond.
+            run(&out, false).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(
             took.mul_f64(1.05 * (kill as f64 + 0.7) / kills as f64).max(Duration::from_millis(1)),
         );
         child.kill().unwrap();
         child.wait().unwrap();
-        resumed += usize::from(layers_done(out.as_ref()) > 0);
-        let again = run(&args(&out, true)).output().unwrap();
+        resumed += usize::from(layers_done(&out) > 0);
+        let again = run(&out, true).output().unwrap();
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-        assert!(files(out.as_ref()) == reference, "kill {kill}: other bytes");
+        assert!(files(&out) == reference, "kill {kill}: other bytes");
     }
     assert!(resumed > 0, "no run was killed between two epochs");
-    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), kills + 2, "something is left");
-    eprintln!("{kills} kills survived of {kills} tried; {resumed} runs went on after an epoch");
+    let after = std::fs::read_dir(temp).unwrap().count();
+    assert_eq!(after, before + kills + 1, "something is left");
+    eprintln!("{kills} kills survived of {kills} tried; {resumed} runs were resumed in the middle");
 }

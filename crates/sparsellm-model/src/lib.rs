@@ -38,7 +38,7 @@ mod rope;
 mod tensors;
 
 pub use attention::Attention;
-pub use backward::{BlockGradients, LinearGradient, NormGradient, VectorParameter};
+pub use backward::{BlockGradients, HalfInput, LinearGradient, NormGradient, VectorParameter};
 pub use block::{Block, Group, HalfNorms, Part, Residual};
 pub use cache::KeyValueCache;
 pub use chunks::{chunks, for_each_chunk, segments_per_chunk};

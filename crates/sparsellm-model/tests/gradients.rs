@@ -1,17 +1,17 @@
 //! The backward pass gives PyTorch's gradients for every family, and difference quotients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use sparsellm_model::{Block, BlockGradients, Model, Positions};
-use sparsellm_tensor::{Matrix, matmul};
+use sparsellm_model::{Block, BlockGradients, HalfInput, Model, Part, Positions};
+use sparsellm_tensor::{Arithmetic, Matrix, matmul};
 use sparsellm_testing::{Case, cases, fixture, random};
 use std::path::Path;
 
 /// Asserts that gradients agree to 10⁻⁴ of the largest, or of 0.1: those of biases of keys are
 /// nothing but rounding.
-fn close(got: &[f32], want: &[f64], what: &str) {
+fn close(got: &[f64], want: &[f64], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     let scale = want.iter().fold(0.1f64, |m, v| m.max(v.abs()));
-    let worst = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0f64, f64::max);
+    let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0f64, f64::max);
     assert!(worst <= 1e-4 * scale, "{what}: off by {worst} of {scale}");
 }
 
@@ -39,11 +39,11 @@ fn agrees(file: &Path) {
     let mut d = model.finish_backward(&last, matmul(d.view(), head.view())).unwrap();
     for index in (0..layers).rev() {
         let block = model.block(index).unwrap();
-        let mut gradients = BlockGradients::zeros(&block);
+        let mut gradients = BlockGradients::zeros(&block, Arithmetic::F32);
         d = block.backward(&hidden[index], at, d, &mut gradients);
         parameters_agree(&block, &gradients, &case, index, name);
     }
-    close(&d.data, &case.vector("hidden"), &format!("{name}: hidden"));
+    close(&doubles(&d.data), &case.vector("hidden"), &format!("{name}: hidden"));
 }
 
 fn parameters_agree(
@@ -106,7 +106,7 @@ fn gradients_are_difference_quotients() {
         }
         let (at, d) = (Positions::segments(20), model.shape().hidden);
         let (hidden, direction) = (random(40, d, 1, 1.0), random(40, d, 2, 1.0));
-        let mut gradients = BlockGradients::zeros(&block);
+        let mut gradients = BlockGradients::zeros(&block, Arithmetic::F32);
         let d_hidden = block.backward(&hidden, at, direction.clone(), &mut gradients);
 
         let step = 1e-3;
@@ -130,8 +130,77 @@ fn gradients_are_difference_quotients() {
     }
 }
 
-fn inner(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+/// A half on its own has the gradients that it has in the whole block, if the other half adds
+/// nothing.
+#[test]
+fn the_gradients_of_halves_are_those_of_the_block() {
+    for file in cases("gradients") {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let model = Model::open(&fixture(&format!("families/{name}"))).unwrap();
+        let (at, d) = (Positions::segments(20), model.shape().hidden);
+        let (hidden, direction) = (random(40, d, 1, 1.0), random(40, d, 2, 1.0));
+        for (part, other) in [(Part::Attention, Part::Ffn), (Part::Ffn, Part::Attention)] {
+            let mut block = model.block(0).unwrap();
+            let (ours, theirs) = match part {
+                Part::Attention => (0..4, block.linears().len() - 1),
+                Part::Ffn => (4..block.linears().len(), 3),
+            };
+            let last = &mut block.linears_mut()[theirs];
+            last.weight.edit().data.fill(0.0);
+            if let Some(bias) = &mut last.bias {
+                bias.fill(0.0);
+            }
+            let (mut whole, mut half) = (
+                BlockGradients::zeros(&block, Arithmetic::F32),
+                BlockGradients::zeros(&block, Arithmetic::F32),
+            );
+            let norms = [&block.attention_norms, &block.ffn_norms][(other == Part::Ffn) as usize];
+            if norms.sum.is_some() || norms.output.is_some() {
+                continue; // the other half changes what it adds nothing to
+            }
+            block.backward(&hidden, at, direction.clone(), &mut whole);
+            let input = HalfInput { stream: &hidden, read: &hidden };
+            let mut out = hidden.clone();
+            block.forward(&mut out, at, None, |_, _| {});
+            let loss = |after: Matrix| {
+                close(&doubles(&after.data), &doubles(&out.data), &format!("{name}: output"));
+                direction.clone()
+            };
+            block.half_backward(part, input, at, loss, &mut half);
+            for i in ours {
+                let (whole, half) = (&whole.linears[i], &half.linears[i]);
+                close(&half.weight, &whole.weight, &format!("{name}: linear {i}"));
+                close(&half.bias, &whole.bias, &format!("{name}: linear {i}"));
+            }
+        }
+    }
+}
+
+fn doubles(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// In bf16, gradients differ by the rounding of the factors.
+#[test]
+fn gradients_in_bf16_are_those_in_f32_rounded() {
+    let model = Model::open(&fixture("families/llama3")).unwrap();
+    let (block, d) = (model.block(0).unwrap(), model.shape().hidden);
+    let (at, hidden, direction) =
+        (Positions::segments(20), random(40, d, 1, 1.0), random(40, d, 2, 1.0));
+    let [exact, rounded] = [Arithmetic::F32, Arithmetic::Bf16].map(|arithmetic| {
+        let mut gradients = BlockGradients::zeros(&block, arithmetic);
+        block.backward(&hidden, at, direction.clone(), &mut gradients);
+        gradients
+    });
+    for (exact, rounded) in exact.values().zip(rounded.values()) {
+        let difference: Vec<f64> = exact.iter().zip(rounded).map(|(a, b)| a - b).collect();
+        let (error, norm) = (inner(&difference, &difference), inner(exact, exact));
+        assert!(error <= 1e-4 * norm, "{error} {norm}");
+    }
+}
+
+fn inner<A: Copy + Into<f64>, B: Copy + Into<f64>>(a: &[A], b: &[B]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (*a).into() * (*b).into()).sum()
 }
 
 /// Moves every parameter of a block.

@@ -21,6 +21,7 @@
 
 pub mod hessian;
 pub mod methods;
+mod output;
 mod pattern;
 pub mod pipeline;
 mod record;
@@ -34,8 +35,9 @@ mod validate;
 
 pub use hessian::Gram;
 pub use methods::{METHODS, Method, find_method};
+pub use output::{FinishedOutput, Output};
 pub use pattern::{Pattern, Scope, count, holds, measured_sparsity};
-pub use pipeline::{Calibration, FinishedOutput, Output, Plan, needs_text, prune_model};
+pub use pipeline::{Calibration, Plan, needs_text, prune_model, tune_pruned};
 pub use record::{LayerReport, LinearReport, nulls_are_infinite};
 pub use selection::Selection;
 pub use settings::{OWL, Settings};

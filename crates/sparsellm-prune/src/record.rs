@@ -1,5 +1,6 @@
 //! The record of a pruned layer, as the run's JSON and `sparsellm.json` hold it.
 
+use crate::tune::HalfReport;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,9 @@ pub struct LayerReport {
     pub ffn_error: Vec<f64>,
     /// SparseLLM: the epoch whose weights were kept, counted from 1; 0 for other methods.
     pub kept_epoch: usize,
+    /// What tuning did, for each half that was tuned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tuned: BTreeMap<String, HalfReport>,
 }
 
 /// The squared `error` relative to the `energy` of the dense output. A linear or network whose

@@ -1,6 +1,9 @@
 //! The settings of a run: every option of pruning, its default value, and its form in JSON.
 
-use crate::{Pattern, Scope, Selection, Solver, StateType};
+use crate::{
+    Pattern, Scope, Selection, Solver, StateType,
+    tune::{TuneScope, TuneSettings},
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -88,6 +91,10 @@ pub struct Settings {
     pub neuron_weights: f32,
     /// SparseLLM: the number type in which z and s are kept between epochs.
     pub state: StateType,
+    /// What is tuned of the kept weights, norms and biases.
+    pub tune: TuneScope,
+    /// The options of tuning.
+    pub tuning: TuneSettings,
 }
 
 impl Settings {
@@ -113,10 +120,13 @@ impl Settings {
             target: 0.0,
             neuron_weights: 0.0,
             state: StateType::F32,
+            tune: TuneScope::None,
+            tuning: TuneSettings::default(),
         }
     }
 
-    /// Returns these settings with the values that were `asked` for. Keys are names of fields;
+    /// Returns these settings with the values that were `asked` for. Keys are names of fields, those
+    /// of [`TuneSettings`] included;
     /// the pattern is given as `sparsity` (a number) or `pattern` (text such as `2:4`). Asking
     /// for a solver without a mask scope selects the scope that the solver was published with.
     ///
@@ -137,7 +147,13 @@ impl Settings {
                 ("sparsity" | "pattern", other) => {
                     return usage_error!("`{name}` is {other}; a number or N:M was expected");
                 }
-                _ => drop(all.insert(name.clone(), value.clone())),
+                _ => {
+                    let tuning = all.get_mut("tuning").and_then(Value::as_object_mut);
+                    match tuning.filter(|tuning| tuning.contains_key(name)) {
+                        Some(tuning) => tuning.insert(name.clone(), value.clone()),
+                        None => all.insert(name.clone(), value.clone()),
+                    };
+                }
             }
         }
         let settings: Settings = serde_json::from_value(Value::Object(all)).map_err(bad)?;

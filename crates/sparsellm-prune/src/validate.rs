@@ -20,6 +20,7 @@ pub fn validate(settings: &Settings, method: &dyn Method, model: &Model) -> Resu
         );
     }
     numbers(settings)?;
+    settings.tuning.validate()?;
     combinations(settings, method)?;
     let first = settings.layers.as_ref().map_or(0, |range| range.start);
     // Opening the model has checked the shapes of all tensors against the configuration, so

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::json;
-use sparsellm_base::{Event, Observer};
+use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::Existing;
 use sparsellm_model::Model;
 use sparsellm_prune::{
@@ -10,6 +10,7 @@ use sparsellm_prune::{
     tune::{TunePlan, TuneReport, TuneSettings, tune_model},
 };
 use sparsellm_ranks::Local;
+use sparsellm_tensor::Arithmetic;
 use sparsellm_testing::{edited, fixture, random};
 use sparsellm_text::Segments;
 use std::path::Path;
@@ -33,7 +34,8 @@ fn segments(model: &Model) -> Segments {
     Segments::new(tokens.iter().map(|v| ((v + 0.5) * vocabulary) as u32).collect(), 12)
 }
 
-const SETTINGS: TuneSettings = TuneSettings { tune_epochs: 3, learning_rate: 1e-2, batch: 3 };
+const SETTINGS: TuneSettings =
+    TuneSettings { tune_epochs: 3, learning_rate: 1e-2, batch: 3, arithmetic: Arithmetic::F32 };
 
 /// Tunes `pruned`, and writes the result to `output`.
 fn tune(
@@ -42,11 +44,13 @@ fn tune(
     output: &Path,
     existing: Existing,
     observe: &mut Observer,
-) -> sparsellm_base::Result<TuneReport> {
+) -> Result<TuneReport> {
     let segments = segments(dense);
-    let plan = TunePlan { pruned, dense, segments: &segments, settings: &SETTINGS, seed: 7 };
+    let plan = TunePlan { pruned, dense, segments: &segments, settings: &SETTINGS, ranks: &Local };
+    let blocks = (0..pruned.shape().layers).map(|i| pruned.block(i)).collect::<Result<_>>()?;
     let mut out = Output::create(&pruned.checkpoint, output, &json!({}), existing, &Local)?;
-    let report = tune_model(&plan, &mut out, observe)?;
+    let done = out.done().last().cloned();
+    let report = tune_model(&plan, blocks, done, &mut out, observe)?;
     out.finish(&json!({}))?.publish()?;
     Ok(report)
 }

@@ -6,7 +6,7 @@ use super::figures::{epochs, figure};
 use super::format::{NOTHING, error, number, percent, shown, spaced};
 use super::plot::{Lines, Series, Style};
 use super::sweep::{Run, Sweep, distinct, kept_error, on};
-use sparsellm_prune::{LayerReport, LinearReport};
+use sparsellm_prune::{LayerReport, LinearReport, tune::HalfReport};
 
 /// The report of `run`, the only one of `sweep`.
 pub fn page(sweep: &Sweep, run: &Run) -> Page {
@@ -20,7 +20,7 @@ pub fn page(sweep: &Sweep, run: &Run) -> Page {
             percent(run.sparsity, 2),
             sweep.version
         ),
-        sections: vec![measured(sweep, run), settings(run), layers(run), linears(run)],
+        sections: vec![measured(sweep, run), settings(run), tuning(run), layers(run), linears(run)],
     }
 }
 
@@ -79,6 +79,53 @@ fn settings(run: &Run) -> Section {
         look: Look::Words,
     };
     Section { title: "Settings", tables: vec![table], ..Section::default() }
+}
+
+/// The section on what tuning did: the losses by epoch, and the errors of half-blocks by layer.
+fn tuning(run: &Run) -> Section {
+    let mut figures = Vec::new();
+    if let Some(tune) = &run.tune {
+        let points = |first: usize, losses: &[f64]| -> Vec<(f64, f64)> {
+            (first..).zip(losses).map(|(epoch, loss)| (epoch as f64, *loss)).collect()
+        };
+        let mut held_out =
+            Series::with_marks("held out".into(), Style::category(0), points(0, &tune.held_out));
+        held_out.marks.retain(|(epoch, _)| *epoch == tune.kept_epoch as f64);
+        let training =
+            Series::with_marks("training".into(), Style::category(1), points(1, &tune.training));
+        let lines = Lines {
+            x: ("epoch", Scale::Whole),
+            y: "divergence per token",
+            hollow: "",
+            series: vec![held_out, training],
+            level: None,
+        };
+        let caption = "Divergence from the dense model's next-token probabilities while the whole model was tuned; the marker on the line of held-out segments is at the epoch that was kept";
+        figures.extend(figure(caption.into(), lines));
+    }
+    let halves = distinct(run.layers.iter().flat_map(|l| l.tuned.keys()));
+    let series = halves.iter().enumerate().flat_map(|(i, half)| {
+        let line = |when: &str, style, loss: fn(&HalfReport) -> Option<f64>| {
+            let point =
+                |l: &LayerReport| Some((l.index as f64, l.tuned.get(*half).and_then(loss)?));
+            let line = run.layers.iter().filter_map(point).collect();
+            Series::with_marks(format!("{half}, {when}"), Style::category(style), line)
+        };
+        [
+            line("before", 2 * i, |half| half.held_out.first().copied()),
+            line("after", 2 * i + 1, |half| half.held_out.get(half.kept_epoch).copied()),
+        ]
+    });
+    let lines = Lines {
+        x: ("layer", Scale::Whole),
+        y: "relative error",
+        hollow: "",
+        series: series.collect(),
+        level: None,
+    };
+    let caption = "Error of half-blocks on held-out segments, before and after they were tuned";
+    figures.extend(figure(caption.into(), lines).filter(|_| run.layers.len() > 1));
+    Section { title: "Tuning", figures, ..Section::default() }
 }
 
 fn layers(run: &Run) -> Section {

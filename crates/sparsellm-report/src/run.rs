@@ -1,7 +1,7 @@
 //! The report of one run, as the command prints it.
 
 use serde::Serialize;
-use sparsellm_prune::LayerReport;
+use sparsellm_prune::{LayerReport, tune::TuneReport};
 
 /// A model's perplexity on one text before and after pruning.
 #[derive(Clone, Debug, Serialize)]
@@ -38,4 +38,7 @@ pub struct PruneReport {
     pub perplexity: Vec<PerplexityReport>,
     /// The pruned decoder layers, in order.
     pub layers: Vec<LayerReport>,
+    /// What tuning through the whole model did, where it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tune: Option<TuneReport>,
 }

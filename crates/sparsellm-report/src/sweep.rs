@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sparsellm_eval::TaskReport;
-use sparsellm_prune::LayerReport;
+use sparsellm_prune::{LayerReport, tune::TuneReport};
 use std::collections::BTreeMap;
 
 /// A model's perplexity on one text.
@@ -61,6 +61,9 @@ pub struct Run {
     pub tasks: Vec<TaskReport>,
     /// The pruned decoder layers, in order.
     pub layers: Vec<LayerReport>,
+    /// What tuning through the whole model did, where it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<TuneReport>,
 }
 
 /// A sweep: many runs side by side. `results.json` holds a sweep, and every report is

@@ -4,7 +4,10 @@
 
 use proptest::prelude::*;
 use sparsellm_eval::TaskReport;
-use sparsellm_prune::{LayerReport, LinearReport};
+use sparsellm_prune::{
+    LayerReport, LinearReport,
+    tune::{HalfReport, TuneReport},
+};
 use sparsellm_report::{Dense, Measured, Run, Sweep, csv, html, markdown, write};
 
 fn measured(data: &str, perplexity: f64) -> Measured {
@@ -23,6 +26,7 @@ fn run(method: &str, pattern: &str, settings: &[(&str, &str)], perplexity: f64) 
         perplexity: vec![measured("wiki", perplexity)],
         tasks: Vec::new(),
         layers: Vec::new(),
+        tune: None,
     }
 }
 
@@ -43,6 +47,7 @@ fn layer(index: usize, ffn_error: &[f64], kept_epoch: usize) -> LayerReport {
         linears: [("mlp.up_proj".to_string(), linear)].into(),
         ffn_error: ffn_error.into(),
         kept_epoch,
+        tuned: std::collections::BTreeMap::new(),
     }
 }
 
@@ -363,4 +368,30 @@ proptest! {
         let back: Sweep = serde_json::from_str(&serde_json::to_string(&sweep).unwrap()).unwrap();
         prop_assert_eq!(csv(&back), text);
     }
+}
+
+#[test]
+fn a_tuned_runs_losses_are_drawn() {
+    let half = |held_out: [f64; 2]| HalfReport { kept_epoch: 1, held_out: held_out.into() };
+    let tuned = |index| LayerReport {
+        tuned: [("attention".to_string(), half([0.3, 0.2]))].into(),
+        ..layer(index, &[], 0)
+    };
+    let tune = TuneReport {
+        epochs: 2,
+        kept_epoch: 2,
+        held_out: vec![0.9, 0.5, 0.4],
+        training: vec![0.8, 0.3],
+    };
+    let run = Run {
+        layers: vec![tuned(0), tuned(1)],
+        tune: Some(tune),
+        ..run("wanda", "70%", &[], 12.0)
+    };
+    let page = html(&sweep(vec![run.clone()]));
+    for words in ["Tuning", "while the whole model was tuned", "attention, before", "held out"] {
+        assert!(page.contains(words), "{words}");
+    }
+    let untuned = Run { layers: vec![layer(0, &[], 0)], tune: None, ..run };
+    assert!(!html(&sweep(vec![untuned])).contains("Tuning"));
 }

@@ -36,6 +36,15 @@ impl FloatType {
         }
     }
 
+    /// The smallest positive f32 that the type can hold.
+    pub fn smallest(self) -> f32 {
+        match self {
+            FloatType::F64 | FloatType::F32 => f32::from_bits(1),
+            FloatType::F16 => f16::from_bits(1).to_f32(),
+            FloatType::Bf16 => bf16::from_bits(1).to_f32(),
+        }
+    }
+
     /// The largest finite f32 that the type can hold.
     pub fn largest(self) -> f32 {
         match self {

@@ -44,6 +44,16 @@ impl Kept {
         self.count == 0
     }
 
+    /// Whether all weights are kept.
+    pub fn is_all(&self) -> bool {
+        self.count == self.rows * self.cols
+    }
+
+    /// The same shape, with no weight kept.
+    pub fn none(&self) -> Kept {
+        Kept { mask: vec![0; self.mask.len()], count: 0, ..*self }
+    }
+
     /// The indices of the kept entries in the row-major data, in order.
     pub fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         self.mask.iter().enumerate().flat_map(|(word, bits)| {
@@ -65,9 +75,9 @@ impl Kept {
     }
 
     /// Adds the kept entries of a matrix of the same shape to `sums`.
-    pub fn add_to(&self, matrix: &Matrix, sums: &mut [f32]) {
+    pub fn add_to(&self, matrix: &Matrix, sums: &mut [f64]) {
         debug_assert_eq!((matrix.rows, matrix.cols), (self.rows, self.cols));
-        sums.iter_mut().zip(self.indices()).for_each(|(sum, i)| *sum += matrix.data[i]);
+        sums.iter_mut().zip(self.indices()).for_each(|(sum, i)| *sum += f64::from(matrix.data[i]));
     }
 
     /// Overwrites the kept entries of a matrix of the same shape.

@@ -111,7 +111,20 @@ pub fn exp_sum(row: &[f32], max: f32) -> f32 {
 
 /// The largest value of a row, or -∞.
 pub fn largest(row: &[f32]) -> f32 {
-    row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+    let larger = |m: f32, v: f32| if v > m { v } else { m };
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut lanes = [f32::NEG_INFINITY; 16];
+            let (chunks, rest) = row.as_chunks::<16>();
+            for chunk in chunks {
+                for (lane, v) in lanes.iter_mut().zip(chunk) {
+                    *lane = larger(*lane, *v);
+                }
+            }
+            rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |m, v| larger(m, *v))
+        },
+    )
 }
 
 /// Returns a part of the divergence of a student's next-token probabilities from a teacher's:

@@ -14,6 +14,7 @@
 //! ```
 
 mod activation;
+mod bf16;
 mod float;
 mod kept;
 mod kernels;
@@ -26,15 +27,13 @@ mod tiles;
 mod weights;
 
 pub use activation::{Activation, Gelu, GeluTanh, Relu, Scalar, Silu};
+pub use bf16::Arithmetic;
 pub use float::{FloatType, PIECE, decode, encode};
 pub use kept::Kept;
 pub use kernels::{divergence, dot, exp_shifted, exp_sum, largest, softcap, vectorized};
 pub use matrix::{Matrix, View};
 pub use peak::gemm_peak;
-pub use product::{
-    gradient_matmul, gradient_matmul_tn, matmul, matmul_nt, panel_rows, sub_matmul_right_of,
-    tile_matmul, tile_matmul_nt,
-};
+pub use product::{matmul, matmul_nt, panel_rows, sub_matmul_right_of, tile_matmul_nt};
 pub use sparse::SparseWeights;
 pub use tiles::{TILE, tiles};
 pub use weights::{Weights, WeightsMut};

@@ -27,21 +27,25 @@ pub fn matmul(a: View, b: View) -> Matrix {
 
 /// `C = A B`, for gradients: the same as [`matmul()`] with fewer, higher panels, since each of them
 /// copies B once into the order in which it is multiplied.
-pub fn gradient_matmul(a: View, b: View) -> Matrix {
+pub(crate) fn gradient_matmul(a: View, b: View) -> Matrix {
     let mut c = Matrix::zeros(a.rows, b.cols);
-    matmul_in_panels(&mut c, a.as_faer(), b.as_faer(), GRADIENT_ROWS);
+    let rows = high_panel_rows(c.rows);
+    matmul_in_panels(&mut c, a.as_faer(), b.as_faer(), rows);
     c
 }
 
 /// `C = AᵀB`, for gradients: `A: [k, n]`, `B: [k, m]`, `C: [n, m]`.
-pub fn gradient_matmul_tn(a: View, b: View) -> Matrix {
+pub(crate) fn gradient_matmul_tn(a: View, b: View) -> Matrix {
     let mut c = Matrix::zeros(a.cols, b.cols);
-    matmul_in_panels(&mut c, a.as_faer().transpose(), b.as_faer(), GRADIENT_ROWS);
+    let rows = high_panel_rows(c.rows);
+    matmul_in_panels(&mut c, a.as_faer().transpose(), b.as_faer(), rows);
     c
 }
 
-/// Rows per panel of a gradient's product.
-const GRADIENT_ROWS: usize = 256;
+/// Rows per panel of a gradient's product with `rows` rows.
+fn high_panel_rows(rows: usize) -> usize {
+    rows.div_ceil(4).next_multiple_of(32).min(256)
+}
 
 /// Computes `C = A B` by row panels.
 fn matmul_into(c: &mut Matrix, a: MatRef<f32>, b: MatRef<f32>) {
@@ -96,19 +100,6 @@ pub fn tile_matmul_nt(c: &mut [f32], at: usize, add: bool, alpha: f32, a: View, 
     let c = MatMut::from_row_major_slice_mut(c, n, cols).subcols_mut(at, m);
     let accum = if add { Accum::Add } else { Accum::Replace };
     matmul::matmul(c, accum, a.as_faer(), b.as_faer().transpose(), alpha, Par::Seq);
-}
-
-/// Computes `C = α A B` on this thread, for the rows of a tile: `A: [n, k]`, `B: [k, m]`, and `c`
-/// is `[n, m]`.
-pub fn tile_matmul(c: &mut [f32], alpha: f32, a: View, b: View) {
-    let (n, k, m) = (a.rows, a.cols, b.cols);
-    if n == 0 || m == 0 {
-        return;
-    }
-    debug_assert!(b.rows == k && c.len() == n * m);
-    profile::count(2 * n * k * m, n * k + k * m + n * m);
-    let c = MatMut::from_row_major_slice_mut(c, n, m);
-    matmul::matmul(c, Accum::Replace, a.as_faer(), b.as_faer(), alpha, Par::Seq);
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum Phase {
     A,
     /// The z- and s-updates of the global method.
     Z,
+    /// Tuning what is kept.
+    Tune,
     /// Exchanging sums, factors and rows with the other ranks, including the wait for theirs.
     Exchange,
     /// Converting weights to their stored type and writing them to disk.
@@ -71,7 +73,7 @@ struct Sums {
 
 impl Phase {
     /// Every phase, in the order in which a layer goes through them.
-    pub const ALL: [Phase; 11] = [
+    pub const ALL: [Phase; 12] = [
         Phase::Read,
         Phase::Forward,
         Phase::Gram,
@@ -80,6 +82,7 @@ impl Phase {
         Phase::Weights,
         Phase::A,
         Phase::Z,
+        Phase::Tune,
         Phase::Exchange,
         Phase::Write,
         Phase::Rest,
@@ -96,6 +99,7 @@ impl Phase {
             Phase::Weights => "weights",
             Phase::A => "a",
             Phase::Z => "z, s",
+            Phase::Tune => "tune",
             Phase::Exchange => "exchange",
             Phase::Write => "write",
             Phase::Rest => "rest",

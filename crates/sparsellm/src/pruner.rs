@@ -8,13 +8,13 @@ use crate::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Event, Observer, Result, usage_error};
-use sparsellm_checkpoint::{Existing, REPORT, recorded_layers};
+use sparsellm_checkpoint::{Existing, REPORT, finished_record};
 use sparsellm_data::Hub;
 use sparsellm_eval::perplexity;
 use sparsellm_model::Model;
 use sparsellm_prune::{
     Calibration, LayerReport, Method, Output, Plan, Settings, methods::SparseLlmPlus, needs_text,
-    prune_model, validate,
+    prune_model, tune::TuneReport, tune_pruned, validate,
 };
 use sparsellm_ranks::{Communicator, Local};
 use sparsellm_report::{PerplexityReport, PruneReport};
@@ -339,9 +339,10 @@ impl Job<'_> {
     fn run(&self, observe: &mut Observer) -> Result<PruneReport> {
         let Plan { model, ranks, .. } = self.plan;
         if self.existing.resume {
-            let finished = || recorded_layers(self.output, &self.identity);
-            if let Value::Array(layers) = ranks.broadcast_json(|| Ok(finished().into()))? {
-                return self.tell_again(&layers, observe);
+            let finished = || finished_record(self.output, &self.identity);
+            let record = ranks.broadcast_json(|| Ok(finished().unwrap_or_default()))?;
+            if !record.is_null() {
+                return self.tell_again(&record, observe);
             }
         }
         let (checkpoint, existing) = (&model.checkpoint, self.existing);
@@ -352,12 +353,13 @@ impl Job<'_> {
         let begun = Instant::now();
         let work = || {
             let layers = prune_model(&self.plan, &mut output, observe)?;
+            let tune = tune_pruned(&self.plan, &mut output, observe)?;
             let sparsity = overall_sparsity(model, &layers)?;
-            let record = record(&self.identity, sparsity, &layers)?;
+            let record = record(&self.identity, sparsity, &layers, tune.as_ref())?;
             let finished = phase(Phase::Write, || output.finish(&record))?;
-            Ok::<_, Error>((layers, sparsity, record, finished))
+            Ok::<_, Error>((layers, tune, sparsity, record, finished))
         };
-        let (layers, sparsity, record, finished) = match self.profile {
+        let (layers, tune, sparsity, record, finished) = match self.profile {
             Some(profile) => profile.ledger.record(work)?,
             None => work()?,
         };
@@ -366,7 +368,7 @@ impl Job<'_> {
         }
         let seconds = (self.started.elapsed() - evaluation).as_secs_f64();
         let pruned = self.measure_at(finished.folder(), observe)?;
-        let report = self.report(layers, sparsity, seconds, (dense, pruned));
+        let report = self.report((layers, tune), sparsity, seconds, (dense, pruned));
         if ranks.rank() == 0 {
             let html = page(&report, &record);
             sparsellm_report::write(&finished.folder().join(REPORT), &html)?;
@@ -378,18 +380,17 @@ impl Job<'_> {
         Ok(report)
     }
 
-    /// Measures and reports a run that was already finished, whose output holds `layers`.
-    fn tell_again(&self, layers: &[Value], observe: &mut Observer) -> Result<PruneReport> {
+    /// Measures and reports a run that was already finished, whose output holds this `record`.
+    fn tell_again(&self, record: &Value, observe: &mut Observer) -> Result<PruneReport> {
         let output = self.output.display();
-        let read = |layer| LayerReport::deserialize(layer);
-        let layers = layers.iter().map(read).collect::<std::result::Result<Vec<_>, _>>();
-        let layers =
-            layers.map_err(|e| Error::Input(format!("{output}: not a run's record: {e}")))?;
+        let bad = |e| Error::Input(format!("{output}: not a run's record: {e}"));
+        let layers = Vec::<LayerReport>::deserialize(&record["layers"]).map_err(bad)?;
+        let tune = Option::<TuneReport>::deserialize(&record["tune"]).map_err(bad)?;
         observe.notify(Event::FinishedBefore)?;
         let dense = self.measure(self.plan.model, observe)?;
         let pruned = self.measure_at(self.output, observe)?;
         let sparsity = overall_sparsity(self.plan.model, &layers)?;
-        Ok(self.report(layers, sparsity, 0.0, (dense, pruned)))
+        Ok(self.report((layers, tune), sparsity, 0.0, (dense, pruned)))
     }
 
     /// The perplexity of `model` on each text.
@@ -415,7 +416,7 @@ impl Job<'_> {
     /// the pruned model on each text.
     fn report(
         &self,
-        layers: Vec<LayerReport>,
+        (layers, tune): (Vec<LayerReport>, Option<TuneReport>),
         sparsity: f64,
         seconds: f64,
         (dense, pruned): (Vec<f64>, Vec<f64>),
@@ -438,6 +439,7 @@ impl Job<'_> {
             peak_rss_bytes: peaks.into_iter().fold(0, |most, peak| most.max(peak as u64)),
             perplexity: perplexity.collect(),
             layers,
+            tune,
         }
     }
 }

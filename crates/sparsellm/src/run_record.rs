@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sparsellm_base::{Error, Result};
 use sparsellm_checkpoint::{RECORD, read_json};
 use sparsellm_model::Model;
-use sparsellm_prune::{LayerReport, Settings};
+use sparsellm_prune::{LayerReport, Settings, tune::TuneReport};
 use sparsellm_report::{Dense, Measured, PerplexityReport, PruneReport, Run, Sweep};
 use sparsellm_text::Segments;
 use std::{collections::BTreeMap, path::Path};
@@ -73,9 +73,15 @@ pub(crate) fn identity(
     }))
 }
 
-/// The contents of `sparsellm.json`: the run's identity, its sparsity and its layers. Times and
+/// The contents of `sparsellm.json`: the run's identity, its sparsity, its layers, and what tuning
+/// did. Times and
 /// paths of this machine are left out, because they would differ between two equal runs.
-pub(crate) fn record(identity: &Value, sparsity: f64, layers: &[LayerReport]) -> Result<Value> {
+pub(crate) fn record(
+    identity: &Value,
+    sparsity: f64,
+    layers: &[LayerReport],
+    tune: Option<&TuneReport>,
+) -> Result<Value> {
     let mut layers = serde_json::to_value(layers)
         .map_err(|e| Error::Input(format!("cannot write the record: {e}")))?;
     for linear in layers
@@ -91,6 +97,9 @@ pub(crate) fn record(identity: &Value, sparsity: f64, layers: &[LayerReport]) ->
     let mut record = identity.clone();
     record["sparsity"] = sparsity.into();
     record["layers"] = layers;
+    if let Some(tune) = tune {
+        record["tune"] = json!(tune);
+    }
     Ok(record)
 }
 
@@ -127,10 +136,8 @@ pub(crate) fn page(report: &PruneReport, record: &Value) -> String {
     for (key, value) in record["settings"].as_object().into_iter().flatten() {
         match value {
             Value::Null => {}
-            Value::Object(calibration) => {
-                settings.extend(
-                    calibration.iter().map(|(key, v)| (format!("calibration {key}"), text(v))),
-                );
+            Value::Object(group) => {
+                settings.extend(group.iter().map(|(name, v)| (format!("{key} {name}"), text(v))));
             }
             _ if key == "method" || key == "pattern" => {}
             value => drop(settings.insert(key.replace('_', "-"), text(value))),
@@ -148,6 +155,7 @@ pub(crate) fn page(report: &PruneReport, record: &Value) -> String {
         perplexity: measured(|p| p.pruned),
         tasks: Vec::new(),
         layers: report.layers.clone(),
+        tune: report.tune.clone(),
     };
     let sweep = Sweep {
         title: format!("{model}, pruned"),

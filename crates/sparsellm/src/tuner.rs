@@ -5,7 +5,7 @@ use crate::{
     run_record::peak_rss_bytes,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::{Existing, RECORD, finished_record, read_json};
 use sparsellm_data::Hub;
@@ -14,7 +14,7 @@ use sparsellm_prune::{
     Output,
     tune::{TunePlan, TuneReport, TuneSettings, tune_model},
 };
-use sparsellm_ranks::Local;
+use sparsellm_ranks::{Communicator, Local};
 use sparsellm_text::Segments;
 use std::{cell::OnceCell, path::Path, time::Instant};
 
@@ -45,9 +45,11 @@ pub struct Tuner<'a> {
     pruned: String,
     dense: String,
     settings: TuneSettings,
+    asked: Map<String, Value>,
     draw: Draw,
     existing: Existing,
     hub: Option<&'a Hub>,
+    ranks: &'a dyn Communicator,
     observer: Observer<'a>,
 }
 
@@ -75,9 +77,11 @@ impl<'a> Tuner<'a> {
             pruned: pruned.into(),
             dense: dense.into(),
             settings: TuneSettings::default(),
+            asked: Map::new(),
             draw: Draw::default(),
             existing: Existing::default(),
             hub: None,
+            ranks: &Local,
             observer: Observer::silent(),
         }
     }
@@ -107,7 +111,7 @@ impl<'a> Tuner<'a> {
         self
     }
 
-    /// Sets the seed of the segments' draw, and of their order; by default 0.
+    /// Sets the seed of the segments' draw; by default 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.draw.seed = seed;
         self
@@ -119,9 +123,10 @@ impl<'a> Tuner<'a> {
         self
     }
 
-    /// Sets all options of tuning.
-    pub fn settings(mut self, settings: TuneSettings) -> Self {
-        self.settings = settings;
+    /// Sets the options of tuning that are named, by the names of [`TuneSettings`]' fields; the
+    /// others stay as they are.
+    pub fn settings(mut self, asked: Map<String, Value>) -> Self {
+        self.asked = asked;
         self
     }
 
@@ -139,6 +144,12 @@ impl<'a> Tuner<'a> {
         self
     }
 
+    /// Spreads the run over ranks; by default, it is a single process.
+    pub fn ranks(mut self, ranks: &'a dyn Communicator) -> Self {
+        self.ranks = ranks;
+        self
+    }
+
     /// Sets the observer that receives progress events. Its error ends the run.
     pub fn observer(mut self, observer: Observer<'a>) -> Self {
         self.observer = observer;
@@ -149,33 +160,38 @@ impl<'a> Tuner<'a> {
     /// when it is complete.
     ///
     /// # Errors
-    /// If a model or the text cannot be read, the models do not belong together, the loss is not
+    /// If an option does not exist or is out of its bounds, a model or the text cannot be read, the models do not belong together, the loss is not
     /// finite, or the output cannot be written; and the observer's own error.
     pub fn write(mut self, output: &Path) -> Result<TunedReport> {
         let started = Instant::now();
-        self.settings.validate()?;
+        self.settings = self.settings.overlay(&self.asked)?;
         let environment = OnceCell::new();
         let hub = hub_or_environments(self.hub, &environment);
-        let pruned = open_model(&self.pruned, hub, &Local, &mut self.observer)?;
-        let dense = open_model(&self.dense, hub, &Local, &mut self.observer)?;
-        let segments = self.draw.segments("tuning", &pruned, hub, &Local, &mut self.observer)?;
+        let ranks = self.ranks;
+        let pruned = open_model(&self.pruned, hub, ranks, &mut self.observer)?;
+        let dense = open_model(&self.dense, hub, ranks, &mut self.observer)?;
+        let segments = self.draw.segments("tuning", &pruned, hub, ranks, &mut self.observer)?;
         let identity = self.identity(&pruned, &dense, &segments)?;
-        if self.existing.resume
-            && let Some(mut record) = finished_record(output, &identity)
-            && let Ok(tune) = TuneReport::deserialize(record["tune"].take())
-        {
-            self.observer.notify(Event::FinishedBefore)?;
-            return Ok(self.report(output, started, tune));
+        if self.existing.resume {
+            let finished = || finished_record(output, &identity).unwrap_or_default();
+            let record = ranks.broadcast_json(|| Ok(finished()))?;
+            if let Ok(tune) = TuneReport::deserialize(&record["tune"]) {
+                self.observer.notify(Event::FinishedBefore)?;
+                return Ok(self.report(output, started, tune));
+            }
         }
-        let mut out = Output::create(&pruned.checkpoint, output, &identity, self.existing, &Local)?;
+        let mut out = Output::create(&pruned.checkpoint, output, &identity, self.existing, ranks)?;
         let plan = TunePlan {
             pruned: &pruned,
             dense: &dense,
             segments: &segments,
             settings: &self.settings,
-            seed: self.draw.seed,
+            ranks,
         };
-        let tune = tune_model(&plan, &mut out, &mut self.observer)?;
+        let layers = 0..pruned.shape().layers;
+        let blocks = layers.map(|index| pruned.block(index)).collect::<Result<_>>()?;
+        let done = out.done().last().cloned();
+        let tune = tune_model(&plan, blocks, done, &mut out, &mut self.observer)?;
         let finished = out.finish(&record(&pruned, &identity, &tune))?;
         if !finished.left_out().is_empty() {
             self.observer.notify(Event::LeftOut { paths: finished.left_out() })?;

@@ -108,6 +108,7 @@ impl Subject {
                 perplexity,
                 tasks,
                 layers: report.layers,
+                tune: report.tune,
             })
         })?;
         // A stored result gets the recipe's present names, which may have changed since.

@@ -1,7 +1,7 @@
 //! The backward pass of a whole block.
 
 use super::{BlockGradients, halves::Half};
-use crate::{Block, Positions, Residual};
+use crate::{Block, Part, Positions, Residual};
 use sparsellm_tensor::Matrix;
 
 impl Block {
@@ -34,6 +34,47 @@ impl Block {
             add(&mut d_hidden, &d_network);
         }
         d_hidden
+    }
+}
+
+/// What one half of a block works on.
+#[derive(Clone, Copy)]
+pub struct HalfInput<'a> {
+    /// The residual stream that the half's output is added to, `[rows, d]`.
+    pub stream: &'a Matrix,
+    /// The hidden states that the half reads, `[rows, d]`: the residual stream, except in the
+    /// feed-forward network of a parallel block, which reads the block's input.
+    pub read: &'a Matrix,
+}
+
+impl Block {
+    /// Runs one half, and returns the residual stream after it.
+    pub fn run_half(&self, part: Part, input: HalfInput, at: Positions) -> Matrix {
+        self.half(part, input.read, at).output(self, input.stream)
+    }
+
+    /// Runs one half forward, passes the residual stream after it to `loss`, and with the gradient
+    /// that it returns runs the backward pass: adds the gradients of the half's parameters to
+    /// `gradients`.
+    pub fn half_backward(
+        &self,
+        part: Part,
+        input: HalfInput,
+        at: Positions,
+        loss: impl FnOnce(Matrix) -> Matrix,
+        gradients: &mut BlockGradients,
+    ) {
+        let half = self.half(part, input.read, at);
+        let d = loss(half.output(self, input.stream));
+        let d_sum = half.sum_backward(self, input.stream, d, gradients);
+        half.backward(self, input.read, &d_sum, gradients);
+    }
+
+    fn half(&self, part: Part, read: &Matrix, at: Positions) -> Half {
+        match part {
+            Part::Attention => Half::attention(self, read, at),
+            Part::Ffn => Half::network(self, read),
+        }
     }
 }
 

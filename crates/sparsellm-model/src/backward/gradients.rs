@@ -1,11 +1,12 @@
 //! The gradient of a loss with respect to a block's parameters.
 
-use crate::{Block, Linear, Norm};
-use sparsellm_tensor::{Kept, Matrix, View, gradient_matmul, gradient_matmul_tn};
+use crate::{Block, Linear, Norm, Part};
+use sparsellm_tensor::{Arithmetic, Kept, Matrix, View};
 
 /// The gradients of a block's parameters: the kept weights and the bias of each linear, the
 /// weights and biases of the norms. They add up over calls of
-/// [`Block::backward`](crate::Block::backward).
+/// [`Block::backward`](crate::Block::backward), in f64, which has room for all bits of the f32 sums
+/// over one call's tokens: in whatever order the calls come, the result is the same.
 #[derive(Clone, Debug)]
 pub struct BlockGradients {
     /// By linear, in the order of [`Block::linears`].
@@ -20,26 +21,46 @@ pub struct LinearGradient {
     /// Which weights are kept; the others have no gradient.
     pub kept: Kept,
     /// The gradient of each kept weight.
-    pub weight: Vec<f32>,
+    pub weight: Vec<f64>,
     /// The gradient of the bias, `[d_out]`; empty if there is none.
-    pub bias: Vec<f32>,
+    pub bias: Vec<f64>,
+    /// The arithmetic of the products that they are made of.
+    pub arithmetic: Arithmetic,
 }
 
 /// The gradients of a norm's parameters.
 #[derive(Clone, Debug)]
 pub struct NormGradient {
     /// The gradient of the scale; empty if there is none.
-    pub weight: Vec<f32>,
+    pub weight: Vec<f64>,
     /// The gradient of the offset; empty if there is none.
-    pub bias: Vec<f32>,
+    pub bias: Vec<f64>,
 }
 
 impl BlockGradients {
-    /// Zero gradients for a block's kept weights, biases and norms.
-    pub fn zeros(block: &Block) -> BlockGradients {
+    /// Zero gradients for a block's kept weights, biases and norms, to be computed in this
+    /// arithmetic.
+    pub fn zeros(block: &Block, arithmetic: Arithmetic) -> BlockGradients {
+        let zeros = |linear| LinearGradient::zeros(linear, arithmetic);
         BlockGradients {
-            linears: block.linears().into_iter().map(LinearGradient::zeros).collect(),
+            linears: block.linears().into_iter().map(zeros).collect(),
             norms: block.norms().map(NormGradient::zeros),
+        }
+    }
+
+    /// Leaves out linears that nothing was pruned from and, if `part` is given, those of the other
+    /// half of the block: they stay as they are, and have no gradients.
+    pub fn only_pruned(&mut self, block: &Block, part: Option<Part>) {
+        let wanted = |i| {
+            block
+                .groups()
+                .iter()
+                .any(|g| g.linears.contains(&i) && part.is_none_or(|part| part == g.part))
+        };
+        for (i, linear) in self.linears.iter_mut().enumerate() {
+            if linear.kept.is_all() || !wanted(i) {
+                linear.leave_out();
+            }
         }
     }
 
@@ -49,35 +70,43 @@ impl BlockGradients {
     }
 
     /// The gradients by parameter, as [`Block::update`] numbers them.
-    pub fn values(&self) -> impl Iterator<Item = &Vec<f32>> {
+    pub fn values(&self) -> impl Iterator<Item = &Vec<f64>> {
         let linears = self.linears.iter().flat_map(|linear| [&linear.weight, &linear.bias]);
         linears.chain(self.norms.iter().flat_map(|norm| [&norm.weight, &norm.bias]))
     }
 
     /// The same, mutably.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Vec<f64>> {
         let linears = self.linears.iter_mut().flat_map(|l| [&mut l.weight, &mut l.bias]);
         linears.chain(self.norms.iter_mut().flat_map(|n| [&mut n.weight, &mut n.bias]))
     }
 }
 
 impl LinearGradient {
-    fn zeros(linear: &Linear) -> LinearGradient {
+    fn zeros(linear: &Linear, arithmetic: Arithmetic) -> LinearGradient {
         let kept = Kept::of(&linear.weight);
         let weight = vec![0.0; kept.len()];
-        LinearGradient { kept, weight, bias: vec![0.0; linear.bias.as_ref().map_or(0, Vec::len)] }
+        let bias = vec![0.0; linear.bias.as_ref().map_or(0, Vec::len)];
+        LinearGradient { kept, weight, bias, arithmetic }
+    }
+
+    fn leave_out(&mut self) {
+        self.kept = self.kept.none();
+        (self.weight, self.bias) = (Vec::new(), Vec::new());
     }
 
     /// For `Y = X Wᵀ + b`, adds `∂L/∂W = (∂L/∂Y)ᵀX` and `∂L/∂b = Σ ∂L/∂Y`, and returns
     /// `∂L/∂X = (∂L/∂Y) W`.
     pub(super) fn backward(&mut self, linear: &Linear, x: View, dy: View) -> Matrix {
-        self.kept.add_to(&gradient_matmul_tn(dy, x), &mut self.weight);
+        if !self.kept.is_empty() {
+            self.kept.add_to(&self.arithmetic.matmul_tn(dy, x), &mut self.weight);
+        }
         if !self.bias.is_empty() {
             for dy in dy.data.chunks_exact(dy.cols) {
-                self.bias.iter_mut().zip(dy).for_each(|(sum, v)| *sum += v);
+                self.bias.iter_mut().zip(dy).for_each(|(sum, v)| *sum += f64::from(*v));
             }
         }
-        gradient_matmul(dy, linear.weight.view())
+        self.arithmetic.matmul(dy, linear.weight.view())
     }
 }
 

@@ -11,5 +11,6 @@ mod halves;
 mod norm;
 mod parameters;
 
+pub use block::HalfInput;
 pub use gradients::{BlockGradients, LinearGradient, NormGradient};
 pub use parameters::VectorParameter;

@@ -37,7 +37,7 @@ impl Block {
     pub fn update(
         &mut self,
         gradients: &BlockGradients,
-        mut change: impl FnMut(usize, &mut [f32], &[f32]),
+        mut change: impl FnMut(usize, &mut [f32], &[f64]),
     ) {
         let mut number = 0;
         for (linear, gradient) in self.linears_mut().into_iter().zip(&gradients.linears) {

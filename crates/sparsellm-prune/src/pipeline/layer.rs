@@ -11,16 +11,20 @@ use crate::{
     measured_sparsity,
     methods::Inputs,
     sparsellm::{Outcome, Reference, Streaming, Task, prune_network},
+    tune::{HalfTask, run_half, tune_half},
 };
 use rayon::prelude::*;
 use sparsellm_base::{Event, Observer, Result, input_error, numerics_error};
-use sparsellm_model::{Block, Group, Part, chunks};
+use sparsellm_model::{Block, Group, HalfInput, Part, Residual, chunks};
 use sparsellm_tensor::profile::{Phase, phase};
 use sparsellm_tensor::{Matrix, View};
 use std::{collections::BTreeMap, time::Instant};
 
 /// The largest damping that is tried; beyond it the Hessian no longer matters.
 const MOST_DAMPING: f32 = 1e6;
+
+/// The place among [`Block::groups`] of the last group of attention.
+const ATTENTION: usize = 1;
 
 /// One decoder layer being pruned.
 pub struct LayerWork<'a> {
@@ -30,6 +34,15 @@ pub struct LayerWork<'a> {
     pub seq_len: usize,
     /// How SparseLLM streams its tokens.
     pub streaming: &'a Streaming,
+}
+
+/// The dense model's hidden states.
+#[derive(Clone, Copy)]
+pub struct DenseStates<'a> {
+    /// Before the layer; only if its halves are tuned.
+    pub before: Option<&'a Matrix>,
+    /// After it.
+    pub after: &'a Matrix,
 }
 
 /// The result of pruning one linear.
@@ -45,14 +58,17 @@ impl<'a> LayerWork<'a> {
     pub fn prune(
         &mut self,
         hidden: &Matrix,
-        dense: Option<&Matrix>,
+        dense: Option<DenseStates>,
         observe: &mut Observer,
     ) -> Result<LayerReport> {
+        // What halves are tuned towards.
+        let original = self.plan.settings.tune.blocks().then(|| self.block.clone());
         let mut report = LayerReport {
             index: self.index,
             linears: BTreeMap::new(),
             ffn_error: Vec::new(),
             kept_epoch: 0,
+            tuned: BTreeMap::new(),
         };
         // SparseLLM prunes the feed-forward network as a whole.
         let global = self.plan.method.runs_sparsellm();
@@ -68,11 +84,62 @@ impl<'a> LayerWork<'a> {
             for (&group, statistics) in together.iter().zip(statistics) {
                 self.prune_group(&groups[group], statistics, &mut report, observe)?;
             }
+            if let Some(original) = original.as_ref().filter(|_| together.contains(&ATTENTION)) {
+                self.tune(Part::Attention, hidden, (original, dense), &mut report)?;
+            }
         }
         if global {
-            self.prune_ffn(hidden, x, dense, &mut report, observe)?;
+            self.prune_ffn(hidden, x, dense.map(|dense| dense.after), &mut report, observe)?;
+        }
+        if let Some(original) = &original {
+            self.tune(Part::Ffn, hidden, (original, dense), &mut report)?;
         }
         Ok(report)
+    }
+
+    /// Tunes a half that was just pruned. Its target leans from what the `original` half would do,
+    /// to the dense model's hidden states after it.
+    fn tune(
+        &mut self,
+        part: Part,
+        hidden: &Matrix,
+        (original, dense): (&Block, Option<DenseStates>),
+        report: &mut LayerReport,
+    ) -> Result<()> {
+        let Plan { settings, model, ranks, .. } = self.plan;
+        let seq_len = self.seq_len;
+        let run = |block: &Block, part, input| {
+            phase(Phase::Forward, || run_half(block, part, input, seq_len))
+        };
+        let whole = HalfInput { stream: hidden, read: hidden };
+        let middle = (part == Part::Ffn).then(|| run(&self.block, Part::Attention, whole));
+        let stream = middle.as_ref().unwrap_or(hidden);
+        let serial = self.block.residual == Residual::Serial;
+        let input = HalfInput { stream, read: if serial { stream } else { hidden } };
+        let mut target = run(original, part, input);
+        if let Some(DenseStates { before: Some(before), after }) = dense {
+            let input = HalfInput { stream: before, read: before };
+            let attended = (part == Part::Attention).then(|| run(original, Part::Attention, input));
+            let pairs = target.data.par_iter_mut().zip(&attended.as_ref().unwrap_or(after).data);
+            pairs.for_each(|(t, dense)| *t += settings.target * (dense - *t));
+        }
+        let checkpoint = &model.checkpoint;
+        let task = HalfTask {
+            part,
+            input,
+            target: &target,
+            seq_len,
+            settings: &settings.tuning,
+            checkpoint,
+            ranks,
+        };
+        let tuned = phase(Phase::Tune, || tune_half(&mut self.block, &task))?;
+        let name = match part {
+            Part::Attention => "attention",
+            Part::Ffn => "feed-forward",
+        };
+        report.tuned.insert(name.into(), tuned);
+        Ok(())
     }
 
     /// Runs the layer with its current weights and gathers statistics of the inputs of the groups

@@ -13,6 +13,12 @@ use std::path::Path;
 /// The bytes that the program itself, its threads and a tokenizer take.
 const PROGRAM: usize = 96 << 20;
 
+/// The numbers that tuning holds for each kept weight, in f32: its gradient (f64), two moments, its
+/// best value, and one more of these while an epoch is compared.
+const KEPT: usize = 6;
+/// Tokens whose logits tuning holds at once.
+const LOGITS: usize = 256;
+
 /// Chooses where z and s are kept so that a run on `tokens` calibration tokens in segments of
 /// `seq_len` stays within the plan's memory: in memory if they fit, and otherwise in a temporary
 /// file in `folder`. Also returns the number of bytes that the run then needs at most.
@@ -53,7 +59,31 @@ fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
     }
     let d = plan.model.shape().hidden;
     let hidden = tokens * d * if plan.settings.target > 0.0 { 2 } else { 1 };
-    Ok(PROGRAM + 4 * (hidden + most))
+    let tuning = if plan.settings.tune.model() { needed_by_tuning(plan, streaming)? } else { 0 };
+    Ok(PROGRAM + 4 * (hidden + most).max(tuning))
+}
+
+/// The number of f32 values that tuning the whole model takes at most.
+fn needed_by_tuning(plan: &Plan, streaming: &Streaming) -> Result<usize> {
+    let shape = plan.model.shape();
+    let tokens = plan.calibration.map_or(0, |c| c.segments.tokens.len());
+    let (mut all, mut kept, mut widest) = (0, 0, shape.hidden);
+    for index in 0..shape.layers {
+        let block = plan.model.outline(index)?;
+        let pruned = plan.settings.layers.as_ref().is_none_or(|range| range.contains(&index));
+        let share = if pruned { 1.0 - plan.settings.pattern.sparsity() } else { 0.0 };
+        for linear in block.linears() {
+            let size = linear.weight.rows * linear.weight.cols;
+            all += size + SparseWeights::bytes(size, share) / 4;
+            kept += (share * size as f64) as usize;
+            widest = widest.max(linear.weight.cols).max(linear.weight.rows);
+        }
+    }
+    let piece = tokens.min(streaming.chunk);
+    let states = (tokens + (shape.layers + 2) * piece) * shape.hidden;
+    let passes = piece * (8 * shape.hidden + 4 * widest);
+    let logits = shape.vocabulary * (2 * shape.hidden + 2 * LOGITS);
+    Ok(all + KEPT * kept + states + passes + logits)
 }
 
 /// The number of f32 values that pruning a layer takes at most.
@@ -68,6 +98,11 @@ fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Stream
 
     let kept = 1.0 - settings.pattern.sparsity();
     let layer = all + SparseWeights::bytes(all, kept) / 4;
+    // The dense layer, T and two more states of the residual stream, and what is kept.
+    let tuning = match settings.tune.blocks() {
+        true => all + 3 * tokens * d + KEPT * (kept * all as f64) as usize,
+        false => 0,
+    };
     // A chunk's hidden states, normalised inputs, q, k, v, mixed values, and a.
     let forward = chunk * (6 * d + 2 * widest) + threads * TILE * 3 * widest;
     let grams = match !plan.method.moves_weights() && settings.refit == 0 {
@@ -85,5 +120,5 @@ fn needed_by_layer(plan: &Plan, block: &Block, tokens: usize, streaming: &Stream
         let reference = if settings.target > 0.0 { tokens * d } else { 0 };
         tokens * d + reference.max(peak(sizes, settings, &streaming) / 4)
     });
-    layer + local.max(global.unwrap_or(0))
+    layer + tuning + local.max(global.unwrap_or(0))
 }

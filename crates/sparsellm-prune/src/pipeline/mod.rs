@@ -5,12 +5,12 @@ mod allocation;
 mod calibration;
 mod layer;
 mod memory;
-mod output;
 mod plan;
 mod run;
 mod statistics;
+mod tuning;
 
 pub use calibration::Calibration;
-pub use output::{FinishedOutput, Output};
 pub use plan::{Plan, needs_text};
 pub use run::prune_model;
+pub use tuning::tune_pruned;

@@ -1,7 +1,7 @@
 //! The inputs and options of a run.
 
 use super::calibration::Calibration;
-use crate::{Method, Settings, methods::Needs};
+use crate::{Method, Settings, methods::Needs, tune::TuneScope};
 use sparsellm_model::Model;
 use sparsellm_ranks::Communicator;
 
@@ -33,5 +33,8 @@ impl Plan<'_> {
 
 /// Whether a method with these settings looks at calibration text.
 pub fn needs_text(method: &dyn Method, settings: &Settings) -> bool {
-    method.needs() != Needs::Nothing || settings.refit > 0 || settings.allocation > 0.0
+    method.needs() != Needs::Nothing
+        || settings.refit > 0
+        || settings.allocation > 0.0
+        || settings.tune != TuneScope::None
 }

@@ -2,14 +2,17 @@
 //! prune its linears, run it again pruned, write it, next layer.
 
 use super::{
-    allocation::allocate, calibration::Calibration, layer::LayerWork, memory, output::Output,
+    allocation::allocate,
+    calibration::Calibration,
+    layer::{DenseStates, LayerWork},
+    memory,
     plan::Plan,
 };
-use crate::{LayerReport, Settings, measured_sparsity, sparsellm::Streaming, validate};
+use crate::{LayerReport, Output, Settings, measured_sparsity, sparsellm::Streaming, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
-use sparsellm_model::{Block, segments_per_chunk};
+use sparsellm_model::{Block, VectorParameter, segments_per_chunk};
 use sparsellm_tensor::Matrix;
 use sparsellm_tensor::profile::{Phase, phase};
 use std::ops::Range;
@@ -44,12 +47,13 @@ pub fn prune_model(
         if range.contains(&index) && !warned {
             warned = warn_of_zeros(&block, index, observe)?;
         }
+        let before = dense.clone().filter(|_| settings.tune.blocks());
         if let Some(dense) = &mut dense {
             block.run(dense, seq_len);
         }
         if index < resumed {
             if range.contains(&index) {
-                read_back(&mut block, output)?;
+                block = pruned_block(plan, index, output)?;
             }
             if index + 1 < range.end {
                 block.run(&mut hidden, seq_len);
@@ -61,8 +65,9 @@ pub fn prune_model(
         let settings = &Settings { pattern, ..settings.clone() };
         let plan = Plan { settings, ..*plan };
         let mut work = LayerWork { plan, index, block, seq_len, streaming: &streaming };
-        let report = work.prune(&hidden, dense.as_ref(), observe)?;
-        write(&work.block, &report, output)?;
+        let dense = dense.as_ref().map(|after| DenseStates { before: before.as_ref(), after });
+        let report = work.prune(&hidden, dense, observe)?;
+        write(&plan, &mut work.block, &report, output)?;
         if index + 1 < range.end {
             work.block.run(&mut hidden, seq_len);
         }
@@ -118,19 +123,33 @@ fn embed(plan: &Plan) -> Result<(Matrix, usize)> {
     Ok((plan.model.embed(&segments.tokens[own], seq_len)?, seq_len))
 }
 
-/// Reads a finished layer's weights back from the output.
-fn read_back(block: &mut Block, output: &mut Output) -> Result<()> {
+/// A finished layer, with its weights as they are in the output.
+pub fn pruned_block(plan: &Plan, index: usize, output: &mut Output) -> Result<Block> {
+    let mut block = plan.model.block(index)?;
     for linear in block.linears_mut() {
         let values = phase(Phase::Read, || output.read(&linear.slot))?;
         linear.weight.edit().data = values;
     }
-    Ok(())
+    for vector in moved_vectors(plan, &mut block) {
+        *vector.values = phase(Phase::Read, || output.read(&vector.slot))?;
+        vector.values.iter_mut().for_each(|v| *v += vector.plus);
+    }
+    Ok(block)
+}
+
+/// The parameters of a pruned layer, beside its weights, that pruning has changed.
+fn moved_vectors<'b>(plan: &Plan, block: &'b mut Block) -> Vec<VectorParameter<'b>> {
+    if plan.settings.tune.blocks() { block.vectors_mut() } else { Vec::new() }
 }
 
 /// Writes a pruned layer's weights and then its record, so that a record implies the weights.
-fn write(block: &Block, report: &LayerReport, output: &mut Output) -> Result<()> {
+fn write(plan: &Plan, block: &mut Block, report: &LayerReport, output: &mut Output) -> Result<()> {
     for linear in block.linears() {
         phase(Phase::Write, || output.write(&linear.slot, &linear.weight.data))?;
+    }
+    for vector in moved_vectors(plan, block) {
+        let stored: Vec<f32> = vector.values.iter().map(|v| v - vector.plus).collect();
+        phase(Phase::Write, || output.write(&vector.slot, &stored))?;
     }
     let record = serde_json::to_value(report)
         .map_err(|e| Error::Input(format!("cannot record layer {}: {e}", report.index)))?;

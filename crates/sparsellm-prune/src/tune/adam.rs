@@ -39,7 +39,7 @@ impl Moments {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// The factor on the gradients.
-    pub scale: f32,
+    scale: f64,
     /// The learning rate, with the correction of both means' bias towards their start.
     rate: f32,
     correction: f32,
@@ -53,7 +53,7 @@ impl Step {
         let (first, second) =
             (1.0 - f64::from(FIRST).powi(steps), 1.0 - f64::from(SECOND).powi(steps));
         Step {
-            scale: if norm > LONGEST { (LONGEST / norm) as f32 } else { 1.0 },
+            scale: if norm > LONGEST { LONGEST / norm } else { 1.0 },
             rate: (rate * schedule(t, of) / first) as f32,
             correction: (1.0 / second) as f32,
         }
@@ -61,12 +61,12 @@ impl Step {
 
     /// Moves a parameter:
     /// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `x ← x − η·m̂/(√v̂ + ε)`.
-    pub fn apply(self, moments: &mut Moments, values: &mut [f32], gradient: &[f32]) {
+    pub fn apply(self, moments: &mut Moments, values: &mut [f32], gradient: &[f64]) {
         moments.first.resize(values.len(), 0.0);
         moments.second.resize(values.len(), 0.0);
         let means = moments.first.iter_mut().zip(&mut moments.second);
         for ((x, g), (m, v)) in values.iter_mut().zip(gradient).zip(means) {
-            let g = g * self.scale;
+            let g = (g * self.scale) as f32;
             *m += (1.0 - FIRST) * (g - *m);
             *v += (1.0 - SECOND) * (g * g - *v);
             *x -= self.rate * *m / ((*v * self.correction).sqrt() + EPS);

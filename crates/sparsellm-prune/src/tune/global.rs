@@ -4,20 +4,20 @@ use super::{
     TuneSettings,
     adam::Step,
     distillation::Distillation,
+    epochs::{Orders, Split},
+    layer::Values,
     state,
-    student::{Student, Values},
+    student::Student,
 };
 use crate::Output;
-use rand_mt::Mt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, numerics_error, usage_error};
-use sparsellm_model::{Model, segments_per_chunk};
+use sparsellm_model::{Block, Model, segments_per_chunk};
+use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use sparsellm_text::Segments;
 use std::ops::Range;
-
-/// One of so many segments is held out.
-const HELD_OUT: usize = 8;
 
 /// What tuning did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub struct TuneReport {
 /// The inputs and options of tuning.
 #[derive(Clone, Copy)]
 pub struct TunePlan<'a> {
-    /// The pruned model.
+    /// The pruned model, or the dense one if only its `blocks` were pruned: what lies around the
+    /// decoder layers, and where parameters are stored.
     pub pruned: &'a Model,
     /// The dense model that it was pruned from.
     pub dense: &'a Model,
@@ -43,45 +44,47 @@ pub struct TunePlan<'a> {
     pub segments: &'a Segments,
     /// The options.
     pub settings: &'a TuneSettings,
-    /// The seed of the order of the segments.
-    pub seed: u64,
+    /// The ranks, which share the segments of each step.
+    pub ranks: &'a dyn Communicator,
 }
 
-/// Tunes what is kept of a pruned model until it says what the dense one says, and writes the
+/// Tunes what is kept of pruned decoder layers, `blocks`, until it says what the dense one says, and writes the
 /// parameters that are best on the held-out segments to `output`. The state is saved at the end of
-/// each epoch; a run that finds such a state there goes on from it.
+/// each epoch; `done` is the record of the last such epoch, if this run resumes another.
 ///
 /// # Errors
 /// If the models do not belong together, weights cannot be read or written, the loss is not
 /// finite, or the observer returns an error.
 pub fn tune_model(
     plan: &TunePlan,
+    blocks: Vec<Block>,
+    done: Option<Value>,
     output: &mut Output,
     observe: &mut Observer,
 ) -> Result<TuneReport> {
-    let TunePlan { pruned, dense, segments, settings, seed } = *plan;
+    let TunePlan { pruned, dense, segments, settings, ranks } = *plan;
     settings.validate()?;
     let count = segments.count();
     if count < 2 {
         return usage_error!("tuning needs at least 2 segments of `calibration` text");
     }
-    let split = count - count.div_ceil(HELD_OUT).min(count - 1);
+    let split = Split::of(count);
     let mut run = Run {
-        student: Student::load(pruned)?,
-        heads: Distillation::new(pruned, dense)?,
-        teacher: last_hidden(dense, segments, observe)?,
+        student: Student::new(blocks, settings.arithmetic),
+        heads: Distillation::new(pruned, dense, settings.arithmetic)?,
+        teacher: last_hidden(plan, observe)?,
         pruned,
         segments,
+        ranks,
     };
-    let (mut best, mut report) = run.begin(split..count, output)?;
+    let (mut best, mut report) = run.begin(split.held_out.clone(), done, output)?;
     let held_out = report.held_out.last().copied().unwrap_or_default();
     observe.notify(Event::Tuned { epoch: report.epochs, training: None, held_out })?;
-    let steps = split.div_ceil(settings.batch);
+    let steps = split.training.div_ceil(settings.batch);
     let all = steps * settings.tune_epochs;
-    let mut order: Vec<usize> = (0..split).collect();
-    let mut rng = Mt::new(seed as u32);
+    let mut orders = Orders::new(&split);
     for epoch in 1..=settings.tune_epochs {
-        shuffle(&mut order, &mut rng);
+        let order = orders.next();
         if epoch <= report.epochs {
             continue; // done by the run that this one resumes
         }
@@ -90,9 +93,9 @@ pub fn tune_model(
             training += run.step(batch, i, all, settings.learning_rate)?;
             observe.notify(Event::Measured { what: "tuning", done: i + 1, of: all })?;
         }
-        report.training.push(training / (split * segments.seq_len) as f64);
-        let values = run.student.rounded()?;
-        let held_out = run.held_out(&values, split..count)?;
+        report.training.push(training / (split.training * segments.seq_len) as f64);
+        let values = run.student.rounded(&pruned.checkpoint)?;
+        let held_out = run.held_out(&values, split.held_out.clone())?;
         observe.notify(Event::Tuned {
             epoch,
             training: report.training.last().copied(),
@@ -112,19 +115,25 @@ pub fn tune_model(
 /// Everything that a step needs.
 struct Run<'a> {
     pruned: &'a Model,
-    student: Student<'a>,
+    student: Student,
     heads: Distillation,
     /// The inputs of the dense model's head, `[tokens, d]`.
     teacher: Matrix,
     segments: &'a Segments,
+    ranks: &'a dyn Communicator,
 }
 
 impl Run<'_> {
     /// The best parameters and the report so far: those of the pruned model, or those of the
     /// unfinished run that is resumed.
-    fn begin(&mut self, held_out: Range<usize>, output: &Output) -> Result<(Values, TuneReport)> {
-        let mut best = self.student.rounded()?;
-        let Some(record) = output.done().last() else {
+    fn begin(
+        &mut self,
+        held_out: Range<usize>,
+        done: Option<Value>,
+        output: &Output,
+    ) -> Result<(Vec<Values>, TuneReport)> {
+        let mut best = self.student.rounded(&self.pruned.checkpoint)?;
+        let Some(record) = done else {
             let loss = self.held_out(&best, held_out)?;
             let held_out = vec![loss];
             let report = TuneReport { epochs: 0, kept_epoch: 0, held_out, training: Vec::new() };
@@ -144,23 +153,27 @@ impl Run<'_> {
     }
 
     /// Saves the state at the end of an epoch, for a later run to go on from.
-    fn save(&self, best: &Values, report: &TuneReport, output: &mut Output) -> Result<()> {
+    fn save(&self, best: &[Values], report: &TuneReport, output: &mut Output) -> Result<()> {
         let path = |epoch| state::path(output.run_folder(), epoch);
         let (new, old) = (path(report.epochs), path(report.epochs - 1));
-        state::write(&new, |write| {
-            best.iter().flatten().try_for_each(|values| write(values))?;
-            self.student.save(write)
-        })?;
+        if self.ranks.rank() == 0 {
+            state::write(&new, |write| {
+                best.iter().flatten().try_for_each(|values| write(values))?;
+                self.student.save(write)
+            })?;
+        }
         let record = serde_json::to_value(report)
             .map_err(|e| Error::Input(format!("cannot record an epoch of tuning: {e}")))?;
         output.layer_done(record)?;
-        // What is left of the epoch before is of no use, and goes with the folder in any case.
-        let _ = std::fs::remove_file(old);
+        if self.ranks.rank() == 0 {
+            // What is left of the epoch before is of no use, and goes with the folder in any case.
+            let _ = std::fs::remove_file(old);
+        }
         Ok(())
     }
 
     /// Writes parameters to the output.
-    fn write(&self, values: &Values, output: &mut Output) -> Result<()> {
+    fn write(&self, values: &[Values], output: &mut Output) -> Result<()> {
         for index in 0..values.len() {
             let mut block = self.student.block_with(values, index);
             for linear in block.linears() {
@@ -178,18 +191,14 @@ impl Run<'_> {
     fn step(&mut self, batch: &[usize], t: usize, of: usize, rate: f64) -> Result<f64> {
         let seq_len = self.segments.seq_len;
         let scale = 1.0 / (batch.len() * seq_len) as f32;
-        let mut sum = 0.0;
-        for part in batch.chunks(segments_per_chunk(seq_len)) {
-            let (tokens, teacher) = self.rows(part);
-            let hidden = self.pruned.embed(&tokens, seq_len)?;
-            let mut inputs = self.student.forward(hidden, seq_len);
-            let Some(last) = inputs.pop() else { continue };
-            let input = self.pruned.finish(last.clone())?;
-            let (loss, d) = self.heads.gradient(input.view(), teacher.view(), scale);
-            sum += loss;
-            let d = self.pruned.finish_backward(&last, d)?;
-            self.student.backward(inputs, d, seq_len);
+        let pieces: Vec<&[usize]> = batch.chunks(segments_per_chunk(seq_len)).collect();
+        let mut losses = vec![0.0; pieces.len()];
+        for i in self.turns(pieces.len()) {
+            losses[i] = self.add_gradient(pieces[i], scale)?;
         }
+        self.ranks.sum(&mut losses);
+        self.student.sum_gradients(self.ranks);
+        let sum: f64 = losses.into_iter().sum();
         let norm = self.student.gradient_norm();
         if !(sum.is_finite() && norm.is_finite()) {
             return numerics_error!(
@@ -199,6 +208,26 @@ impl Run<'_> {
         }
         self.student.step(Step::new(t, of, rate, norm));
         Ok(sum)
+    }
+
+    /// The pieces of work, among so many, that this rank does.
+    fn turns(&self, pieces: usize) -> impl Iterator<Item = usize> + use<> {
+        (self.ranks.rank()..pieces).step_by(self.ranks.size())
+    }
+
+    /// Adds the gradient of the loss on some segments, times `scale`, and returns the sum of their
+    /// tokens' losses.
+    fn add_gradient(&mut self, segments: &[usize], scale: f32) -> Result<f64> {
+        let seq_len = self.segments.seq_len;
+        let (tokens, teacher) = self.rows(segments);
+        let hidden = self.pruned.embed(&tokens, seq_len)?;
+        let mut inputs = self.student.forward(hidden, seq_len);
+        let last = inputs.pop().unwrap_or_else(|| Matrix::zeros(0, teacher.cols));
+        let input = self.pruned.finish(last.clone())?;
+        let (loss, d) = self.heads.gradient(input.view(), teacher.view(), scale);
+        let d = self.pruned.finish_backward(&last, d)?;
+        self.student.backward(inputs, d, seq_len);
+        Ok(loss)
     }
 
     /// The tokens of some segments, and the dense model's last hidden states.
@@ -215,31 +244,44 @@ impl Run<'_> {
     }
 
     /// The mean loss on held-out segments, with these values of the parameters.
-    fn held_out(&self, values: &Values, segments: Range<usize>) -> Result<f64> {
+    fn held_out(&self, values: &[Values], segments: Range<usize>) -> Result<f64> {
         let seq_len = self.segments.seq_len;
-        let tokens = segments.start * seq_len..segments.end * seq_len;
-        let mut hidden = self.pruned.embed(&self.segments.tokens[tokens.clone()], seq_len)?;
-        self.student.run_with(values, &mut hidden, seq_len);
-        let input = self.pruned.finish(hidden)?;
-        let loss = self.heads.loss(input.view(), self.teacher.rows(tokens.clone()));
-        Ok(loss / tokens.len() as f64)
+        let all: Vec<usize> = segments.collect();
+        let pieces: Vec<&[usize]> = all.chunks(segments_per_chunk(seq_len)).collect();
+        let mut losses = vec![0.0; pieces.len()];
+        let mut own = Vec::new();
+        for i in self.turns(pieces.len()) {
+            let (tokens, teacher) = self.rows(pieces[i]);
+            own.push((i, self.pruned.embed(&tokens, seq_len)?, teacher));
+        }
+        let hidden = own.iter_mut().map(|(_, hidden, _)| hidden).collect();
+        self.student.run_with(values, hidden, seq_len);
+        for (i, hidden, teacher) in own {
+            let input = self.pruned.finish(hidden)?;
+            losses[i] = self.heads.loss(input.view(), teacher.view());
+        }
+        self.ranks.sum(&mut losses);
+        Ok(losses.into_iter().sum::<f64>() / (all.len() * seq_len) as f64)
     }
 }
 
-/// The inputs of a model's head on all segments.
-fn last_hidden(model: &Model, segments: &Segments, observe: &mut Observer) -> Result<Matrix> {
-    let mut hidden = model.embed(&segments.tokens, segments.seq_len)?;
-    let of = model.shape().layers;
+/// The inputs of the dense model's head on all segments. Each rank computes its share.
+fn last_hidden(plan: &TunePlan, observe: &mut Observer) -> Result<Matrix> {
+    let TunePlan { dense, segments, ranks, .. } = *plan;
+    let (seq_len, tokens) = (segments.seq_len, &segments.tokens);
+    let piece = segments_per_chunk(seq_len) * seq_len;
+    let own = ranks.share_in_pieces(tokens.len(), piece);
+    let mut hidden = dense.embed(&tokens[own.clone()], seq_len)?;
+    let of = dense.shape().layers;
     for index in 0..of {
-        model.block(index)?.run(&mut hidden, segments.seq_len);
+        dense.block(index)?.run(&mut hidden, seq_len);
         observe.notify(Event::Measured { what: "dense model", done: index + 1, of })?;
     }
-    model.finish(hidden)
-}
-
-/// Fisher and Yates's shuffle.
-fn shuffle(order: &mut [usize], rng: &mut Mt) {
-    for i in (1..order.len()).rev() {
-        order.swap(i, (rng.next_u32() as usize) % (i + 1));
-    }
+    let mine = dense.finish(hidden)?;
+    let counts: Vec<usize> =
+        ranks.gather_numbers(mine.data.len() as f64).into_iter().map(|n| n as usize).collect();
+    let width = counts.iter().sum::<usize>() / tokens.len().max(1);
+    let mut all = Matrix::zeros(tokens.len(), width);
+    ranks.gather(&mine.data, &counts, &mut all.data);
+    Ok(all)
 }

@@ -3,10 +3,14 @@
 
 mod adam;
 mod distillation;
+mod epochs;
 mod global;
+mod half;
+mod layer;
 mod settings;
 mod state;
 mod student;
 
 pub use global::{TunePlan, TuneReport, tune_model};
-pub use settings::TuneSettings;
+pub use half::{HalfReport, HalfTask, run_half, tune_half};
+pub use settings::{TuneScope, TuneSettings};

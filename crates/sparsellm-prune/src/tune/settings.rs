@@ -1,9 +1,53 @@
 //! The options of tuning.
 
 use serde::{Deserialize, Serialize};
-use sparsellm_base::{Result, usage_error};
+use serde_json::{Map, Value};
+use sparsellm_base::{Error, Result, usage_error};
+use sparsellm_tensor::Arithmetic;
+use std::str::FromStr;
 
-/// The options of tuning through the whole model.
+/// What is tuned while or after a model is pruned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TuneScope {
+    /// Nothing.
+    #[default]
+    None,
+    /// Each half of a block, as soon as it is pruned.
+    Block,
+    /// The whole model, after its last layer is pruned.
+    Global,
+    /// First each half of a block, then the whole model.
+    Both,
+}
+
+impl TuneScope {
+    /// Whether blocks are tuned.
+    pub fn blocks(self) -> bool {
+        matches!(self, TuneScope::Block | TuneScope::Both)
+    }
+
+    /// Whether the whole model is tuned.
+    pub fn model(self) -> bool {
+        matches!(self, TuneScope::Global | TuneScope::Both)
+    }
+}
+
+impl FromStr for TuneScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "none" => Ok(TuneScope::None),
+            "block" => Ok(TuneScope::Block),
+            "global" => Ok(TuneScope::Global),
+            "both" => Ok(TuneScope::Both),
+            _ => Err(format!("{text:?} cannot be tuned; choose none, block, global or both")),
+        }
+    }
+}
+
+/// The options of tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TuneSettings {
@@ -13,15 +57,37 @@ pub struct TuneSettings {
     pub learning_rate: f64,
     /// The number of segments whose gradients make one step.
     pub batch: usize,
+    /// The arithmetic of the gradients and of the logits.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for TuneSettings {
     fn default() -> Self {
-        TuneSettings { tune_epochs: 4, learning_rate: 2e-4, batch: 2 }
+        TuneSettings {
+            tune_epochs: 4,
+            learning_rate: 5e-4,
+            batch: 2,
+            arithmetic: Arithmetic::default(),
+        }
     }
 }
 
 impl TuneSettings {
+    /// Returns these settings with the values that were `asked` for, by the names of the fields.
+    ///
+    /// # Errors
+    /// If a key is not a setting, or a value has the wrong type or is out of its bounds.
+    pub fn overlay(&self, asked: &Map<String, Value>) -> Result<TuneSettings> {
+        let bad = |e: serde_json::Error| Error::Usage(format!("settings: {e}"));
+        let mut all = serde_json::to_value(self).map_err(bad)?;
+        if let Value::Object(all) = &mut all {
+            all.extend(asked.clone());
+        }
+        let settings: TuneSettings = serde_json::from_value(all).map_err(bad)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
     /// Checks that the options can be honoured.
     ///
     /// # Errors

@@ -1,0 +1,42 @@
+//! Tuning after the last layer: through the whole model.
+
+use super::{Plan, run::pruned_block};
+use crate::{
+    Output,
+    tune::{TunePlan, TuneReport, tune_model},
+};
+use sparsellm_base::{Observer, Result};
+
+/// Tunes the layers that [`prune_model`](super::prune_model) has written to `output`, if the
+/// settings ask for it.
+///
+/// # Errors
+/// Those of [`tune_model`].
+pub fn tune_pruned(
+    plan: &Plan,
+    output: &mut Output,
+    observe: &mut Observer,
+) -> Result<Option<TuneReport>> {
+    let (model, settings) = (plan.model, plan.settings);
+    let Some(calibration) = plan.calibration.filter(|_| settings.tune.model()) else {
+        return Ok(None);
+    };
+    let all = 0..model.shape().layers;
+    let range = settings.layers.clone().unwrap_or(all.clone());
+    let done = output.done().get(range.len()..).and_then(<[_]>::last).cloned();
+    let blocks = all
+        .map(|index| match range.contains(&index) {
+            true => pruned_block(plan, index, output),
+            false => model.block(index),
+        })
+        .collect::<Result<_>>()?;
+    let segments = &calibration.segments;
+    let tune = TunePlan {
+        pruned: model,
+        dense: model,
+        segments,
+        settings: &settings.tuning,
+        ranks: plan.ranks,
+    };
+    tune_model(&tune, blocks, done, output, observe).map(Some)
+}
