@@ -182,7 +182,7 @@ fn remove_remains(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
+            fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path(), e))?;
         }
     }
     Ok(())
