@@ -163,6 +163,9 @@ pub struct SettingsFlags {
     /// against the dense one after the last layer (global), or both [default: none]
     #[arg(long, value_name = "none|block|global|both", value_parser = parse::<TuneScope>)]
     pub tune: Option<TuneScope>,
+    /// The largest step of Adam on half-blocks [default: 0.002]
+    #[arg(long, value_name = "F")]
+    pub block_learning_rate: Option<f64>,
     #[command(flatten)]
     #[serde(flatten)]
     pub tuning: TuneFlags,
@@ -212,7 +215,7 @@ pub struct TuneFlags {
     /// How often to go through the segments [default: 4]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub tune_epochs: Option<usize>,
-    /// The largest step of Adam [default: 0.0005]
+    /// The largest step of Adam through the whole model [default: 0.0005]
     #[arg(long, value_name = "F")]
     pub learning_rate: Option<f64>,
     /// Segments per step [default: 2]

@@ -34,8 +34,13 @@ fn segments(model: &Model) -> Segments {
     Segments::new(tokens.iter().map(|v| ((v + 0.5) * vocabulary) as u32).collect(), 12)
 }
 
-const SETTINGS: TuneSettings =
-    TuneSettings { tune_epochs: 3, learning_rate: 1e-2, batch: 3, arithmetic: Arithmetic::F32 };
+const SETTINGS: TuneSettings = TuneSettings {
+    tune_epochs: 3,
+    learning_rate: 1e-2,
+    block_learning_rate: 1e-2,
+    batch: 3,
+    arithmetic: Arithmetic::F32,
+};
 
 /// Tunes `pruned`, and writes the result to `output`.
 fn tune(

@@ -72,11 +72,11 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
             let norm = layer.squared_gradient().sqrt();
             if !norm.is_finite() {
                 return numerics_error!(
-                    "the gradient of tuning a block is not finite; lower `learning_rate`"
+                    "the gradient of tuning a block is not finite; lower `block_learning_rate`"
                 );
             }
             let (step, all) = (epoch * steps + i, steps * settings.tune_epochs);
-            layer.step(Step::new(step, all, settings.learning_rate, norm));
+            layer.step(Step::new(step, all, settings.block_learning_rate, norm));
         }
         let values = layer.rounded(task.checkpoint)?;
         let held_out = task.error(&layer.with(&values), &split.held_out, &own);

@@ -53,8 +53,10 @@ impl FromStr for TuneScope {
 pub struct TuneSettings {
     /// How often tuning goes through the training segments.
     pub tune_epochs: usize,
-    /// The largest step of Adam.
+    /// The largest step of Adam through the whole model.
     pub learning_rate: f64,
+    /// The largest step of Adam on half a block, whose loss is a sum of squares with less noise.
+    pub block_learning_rate: f64,
     /// The number of segments whose gradients make one step.
     pub batch: usize,
     /// The arithmetic of the gradients and of the logits.
@@ -66,6 +68,7 @@ impl Default for TuneSettings {
         TuneSettings {
             tune_epochs: 4,
             learning_rate: 5e-4,
+            block_learning_rate: 2e-3,
             batch: 2,
             arithmetic: Arithmetic::default(),
         }
@@ -96,11 +99,14 @@ impl TuneSettings {
         if self.tune_epochs == 0 || self.batch == 0 {
             return usage_error!("`tune_epochs` and `batch` must be at least 1");
         }
-        if !(self.learning_rate > 0.0 && self.learning_rate < 1.0) {
-            return usage_error!(
-                "`learning_rate` is {}; a number between 0 and 1 was expected",
-                self.learning_rate
-            );
+        let rates = [
+            ("learning_rate", self.learning_rate),
+            ("block_learning_rate", self.block_learning_rate),
+        ];
+        for (name, rate) in rates {
+            if !(rate > 0.0 && rate < 1.0) {
+                return usage_error!("`{name}` is {rate}; a number between 0 and 1 was expected");
+            }
         }
         Ok(())
     }
