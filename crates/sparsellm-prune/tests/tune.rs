@@ -4,10 +4,10 @@
 use serde_json::json;
 use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::Existing;
-use sparsellm_model::Model;
+use sparsellm_model::{HalfInput, Model, Part};
 use sparsellm_prune::{
     Output,
-    tune::{TunePlan, TuneReport, TuneSettings, tune_model},
+    tune::{HalfReport, HalfTask, TunePlan, TuneReport, TuneSettings, tune_half, tune_model},
 };
 use sparsellm_ranks::Local;
 use sparsellm_tensor::Arithmetic;
@@ -155,4 +155,31 @@ fn models_that_do_not_belong_together_are_refused() {
     let run = tune(&other, &dense, &out, Existing::default(), &mut Observer::silent());
     assert!(run.is_err_and(|e| e.to_string().contains("vocabulary")));
     assert!(!out.exists());
+}
+
+/// A half that has nothing to add leaves no error to be relative to; its report must be one that a
+/// resumed run can read.
+#[test]
+fn a_half_without_a_task_stays_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_, pruned) = models("llama3", temp.path());
+    let mut block = pruned.block(0).unwrap();
+    let before = block.linears().into_iter().map(|l| l.weight.data.clone()).collect::<Vec<_>>();
+    let hidden = random(16 * 12, pruned.shape().hidden, 3, 1.0);
+    let task = HalfTask {
+        part: Part::Attention,
+        input: HalfInput { stream: &hidden, read: &hidden },
+        target: &hidden,
+        seq_len: 12,
+        settings: &SETTINGS,
+        checkpoint: &pruned.checkpoint,
+        ranks: &Local,
+    };
+    let report = tune_half(&mut block, &task).unwrap();
+    assert_eq!((report.kept_epoch, report.held_out.len()), (0, 1));
+    assert!(report.held_out[0].is_finite());
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(serde_json::from_value::<HalfReport>(json).unwrap().held_out, report.held_out);
+    let after = block.linears().into_iter().map(|l| l.weight.data.clone()).collect::<Vec<_>>();
+    assert!(after == before);
 }

@@ -7,10 +7,11 @@ use super::{
     epochs::{Orders, Split},
     layer::Layer,
 };
+use crate::record::{nulls_are_infinite, relative_error};
 use serde::{Deserialize, Serialize};
 use sparsellm_base::{Result, numerics_error};
 use sparsellm_checkpoint::Checkpoint;
-use sparsellm_model::{Block, HalfInput, Part, Positions, segments_per_chunk};
+use sparsellm_model::{Block, HalfInput, Part, Positions, chunks};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use std::ops::Range;
@@ -20,7 +21,9 @@ use std::ops::Range;
 pub struct HalfReport {
     /// The epoch whose parameters were kept; 0 if none was better than what there was.
     pub kept_epoch: usize,
-    /// The relative error on the held-out segments, before tuning and after each epoch.
+    /// The relative error on the held-out segments, before tuning and after each epoch; absolute
+    /// if the half has nothing to add to any of them.
+    #[serde(deserialize_with = "nulls_are_infinite")]
     pub held_out: Vec<f64>,
 }
 
@@ -54,7 +57,11 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
     let split = Split::of(own.all);
     let mut layer = Layer::new(block.clone(), Some(task.part), settings.arithmetic);
     let mut best = layer.rounded(task.checkpoint)?;
-    let held_out = task.error(&layer.with(&best), &split.held_out, &own);
+    let held_out_energy = task.energy(&split.held_out, &own);
+    let error = |block: &Block| {
+        relative_error(task.squared_error(block, &split.held_out, &own), held_out_energy)
+    };
+    let held_out = error(&layer.with(&best));
     let mut report = HalfReport { kept_epoch: 0, held_out: vec![held_out] };
     let energy = task.energy(&(0..split.training), &own) / split.training as f64;
     if energy <= 0.0 || !held_out.is_finite() {
@@ -79,7 +86,7 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
             layer.step(Step::new(step, all, settings.block_learning_rate, norm));
         }
         let values = layer.rounded(task.checkpoint)?;
-        let held_out = task.error(&layer.with(&values), &split.held_out, &own);
+        let held_out = error(&layer.with(&values));
         if held_out < report.held_out[report.kept_epoch] {
             (best, report.kept_epoch) = (values, epoch + 1);
         }
@@ -141,8 +148,8 @@ impl HalfTask<'_> {
         block.half_backward(self.part, input, at, loss, gradients);
     }
 
-    /// The relative squared error of the half-block on some segments.
-    fn error(&self, block: &Block, segments: &Range<usize>, own: &Own) -> f64 {
+    /// `‖T − half-block(h)‖²` on some segments.
+    fn squared_error(&self, block: &Block, segments: &Range<usize>, own: &Own) -> f64 {
         let of = |segment| {
             let rows = self.rows(segment);
             let [stream, read] =
@@ -151,7 +158,7 @@ impl HalfTask<'_> {
             let out = block.run_half(self.part, input, Positions::segments(self.seq_len));
             squared_distance(&out.data, self.target.rows(rows).data)
         };
-        self.sum(segments, own, of) / self.energy(segments, own)
+        self.sum(segments, own, of)
     }
 
     /// `‖T − h‖²` on some segments.
@@ -167,16 +174,12 @@ impl HalfTask<'_> {
 /// Runs one half of a block on whole segments, some at a time, and returns the residual stream
 /// after it.
 pub fn run_half(block: &Block, part: Part, input: HalfInput, seq_len: usize) -> Matrix {
-    let mut out = Matrix::zeros(input.stream.rows, input.stream.cols);
-    let rows = segments_per_chunk(seq_len) * seq_len;
-    for first in (0..out.rows).step_by(rows) {
-        let rows = first..(first + rows).min(out.rows);
-        let [stream, read] =
-            [input.stream, input.read].map(|all| all.rows(rows.clone()).to_matrix());
+    let mut out = Vec::with_capacity(input.stream.data.len());
+    for (stream, read) in chunks(input.stream, seq_len).zip(chunks(input.read, seq_len)) {
         let input = HalfInput { stream: &stream, read: &read };
-        out.set_rows(first, &block.run_half(part, input, Positions::segments(seq_len)));
+        out.extend(block.run_half(part, input, Positions::segments(seq_len)).data);
     }
-    out
+    Matrix::new(input.stream.rows, input.stream.cols, out)
 }
 
 /// `‖a − b‖²`, summed in f64.
