@@ -3,6 +3,7 @@
 use serde_json::Value;
 use sparsellm_base::Result;
 use sparsellm_checkpoint::{Checkpoint, Existing, Finished, LeftOut, Slot, Writer, checkpoint_of};
+use sparsellm_model::{Block, VectorParameter};
 use sparsellm_ranks::Communicator;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,23 @@ impl<'a> Output<'a> {
     /// If [`Writer::write`] fails.
     pub fn write(&mut self, slot: &Slot, values: &[f32]) -> Result<()> {
         self.writer.as_mut().map_or(Ok(()), |writer| writer.write(slot, values))
+    }
+
+    /// Writes the new weights of a block's linears.
+    ///
+    /// # Errors
+    /// If [`Writer::write`] fails.
+    pub fn write_linears(&mut self, block: &Block) -> Result<()> {
+        let mut linears = block.linears().into_iter();
+        linears.try_for_each(|linear| self.write(&linear.slot, &linear.weight.data))
+    }
+
+    /// Writes the new values of some biases and norms.
+    ///
+    /// # Errors
+    /// If [`Writer::write`] fails.
+    pub fn write_vectors(&mut self, vectors: &[VectorParameter]) -> Result<()> {
+        vectors.iter().try_for_each(|vector| self.write(&vector.slot, &vector.stored()))
     }
 
     /// Completes the checkpoint. When this returns, all ranks can open it.

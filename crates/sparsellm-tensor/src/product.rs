@@ -103,11 +103,11 @@ pub fn tile_matmul_nt(c: &mut [f32], at: usize, add: bool, alpha: f32, a: View, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::Matrix;
 
-    fn arbitrary(rows: usize, cols: usize, seed: u32) -> Matrix {
+    pub fn arbitrary(rows: usize, cols: usize, seed: u32) -> Matrix {
         let mut rng = rand_mt::Mt::new(seed);
         let data = (0..rows * cols).map(|_| rng.next_u32() as f32 / 2f32.powi(31) - 1.0).collect();
         Matrix::new(rows, cols, data)
@@ -144,13 +144,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn results_do_not_depend_on_the_number_of_threads() {
-        let (a, b) = (arbitrary(301, 257, 4), arbitrary(257, 190, 5));
+    /// Asserts that a product with sums of `depth` terms is the same on any number of threads.
+    pub fn same_on_any_threads(depth: usize, product: impl Fn(View, View) -> Matrix + Sync) {
+        let (a, b) = (arbitrary(301, depth, 4), arbitrary(depth, 190, 5));
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| matmul(a.view(), b.view()).data)
+            pool.install(|| product(a.view(), b.view()).data)
         };
         assert_eq!(run(1), run(3));
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        same_on_any_threads(257, matmul);
     }
 }

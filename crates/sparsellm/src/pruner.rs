@@ -3,12 +3,12 @@
 use crate::{
     evaluator::Evaluator,
     inputs::{Draw, hub_or_environments, open_model},
-    run_record::{identity, overall_sparsity, page, peak_rss_bytes, record},
+    run_record::{finished_before, identity, overall_sparsity, page, peak_rss_bytes, record},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Event, Observer, Result, usage_error};
-use sparsellm_checkpoint::{Existing, REPORT, finished_record};
+use sparsellm_checkpoint::{Existing, REPORT};
 use sparsellm_data::Hub;
 use sparsellm_eval::perplexity;
 use sparsellm_model::Model;
@@ -339,8 +339,7 @@ impl Job<'_> {
     fn run(&self, observe: &mut Observer) -> Result<PruneReport> {
         let Plan { model, ranks, .. } = self.plan;
         if self.existing.resume {
-            let finished = || finished_record(self.output, &self.identity);
-            let record = ranks.broadcast_json(|| Ok(finished().unwrap_or_default()))?;
+            let record = finished_before(self.output, &self.identity, ranks)?;
             if !record.is_null() {
                 return self.tell_again(&record, observe);
             }

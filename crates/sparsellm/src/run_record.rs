@@ -5,9 +5,10 @@ use crate::inputs::Draw;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sparsellm_base::{Error, Result};
-use sparsellm_checkpoint::{RECORD, read_json};
+use sparsellm_checkpoint::{RECORD, finished_record, read_json};
 use sparsellm_model::Model;
 use sparsellm_prune::{LayerReport, Settings, tune::TuneReport};
+use sparsellm_ranks::Communicator;
 use sparsellm_report::{Dense, Measured, PerplexityReport, PruneReport, Run, Sweep};
 use sparsellm_text::Segments;
 use std::{collections::BTreeMap, path::Path};
@@ -73,9 +74,19 @@ pub(crate) fn identity(
     }))
 }
 
+/// The record in `output`, if that is the finished checkpoint of this run already; otherwise null.
+/// Rank 0 looks.
+pub(crate) fn finished_before(
+    output: &Path,
+    identity: &Value,
+    ranks: &dyn Communicator,
+) -> Result<Value> {
+    ranks.broadcast_json(|| Ok(finished_record(output, identity).unwrap_or_default()))
+}
+
 /// The contents of `sparsellm.json`: the run's identity, its sparsity, its layers, and what tuning
-/// did. Times and
-/// paths of this machine are left out, because they would differ between two equal runs.
+/// did. Times and paths of this machine are left out, because they would differ between two equal
+/// runs.
 pub(crate) fn record(
     identity: &Value,
     sparsity: f64,

@@ -2,12 +2,12 @@
 
 use crate::{
     inputs::{Draw, hub_or_environments, open_model},
-    run_record::peak_rss_bytes,
+    run_record::{finished_before, peak_rss_bytes},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sparsellm_base::{Event, Observer, Result};
-use sparsellm_checkpoint::{Existing, RECORD, finished_record, read_json};
+use sparsellm_checkpoint::{Existing, RECORD, read_json};
 use sparsellm_data::Hub;
 use sparsellm_model::Model;
 use sparsellm_prune::{
@@ -44,7 +44,6 @@ use std::{cell::OnceCell, path::Path, time::Instant};
 pub struct Tuner<'a> {
     pruned: String,
     dense: String,
-    settings: TuneSettings,
     asked: Map<String, Value>,
     draw: Draw,
     existing: Existing,
@@ -76,7 +75,6 @@ impl<'a> Tuner<'a> {
         Tuner {
             pruned: pruned.into(),
             dense: dense.into(),
-            settings: TuneSettings::default(),
             asked: Map::new(),
             draw: Draw::default(),
             existing: Existing::default(),
@@ -119,14 +117,14 @@ impl<'a> Tuner<'a> {
 
     /// Sets how often tuning goes through the training segments.
     pub fn epochs(mut self, epochs: usize) -> Self {
-        self.settings.tune_epochs = epochs;
+        self.asked.insert("tune_epochs".into(), epochs.into());
         self
     }
 
     /// Sets the options of tuning that are named, by the names of [`TuneSettings`]' fields; the
     /// others stay as they are.
     pub fn settings(mut self, asked: Map<String, Value>) -> Self {
-        self.asked = asked;
+        self.asked.extend(asked);
         self
     }
 
@@ -160,21 +158,21 @@ impl<'a> Tuner<'a> {
     /// when it is complete.
     ///
     /// # Errors
-    /// If an option does not exist or is out of its bounds, a model or the text cannot be read, the models do not belong together, the loss is not
-    /// finite, or the output cannot be written; and the observer's own error.
+    /// If an option does not exist or is out of its bounds, a model or the text cannot be read, the
+    /// models do not belong together, the loss is not finite, or the output cannot be written; and
+    /// the observer's own error.
     pub fn write(mut self, output: &Path) -> Result<TunedReport> {
         let started = Instant::now();
-        self.settings = self.settings.overlay(&self.asked)?;
+        let settings = TuneSettings::default().overlay(&self.asked)?;
         let environment = OnceCell::new();
         let hub = hub_or_environments(self.hub, &environment);
         let ranks = self.ranks;
         let pruned = open_model(&self.pruned, hub, ranks, &mut self.observer)?;
         let dense = open_model(&self.dense, hub, ranks, &mut self.observer)?;
         let segments = self.draw.segments("tuning", &pruned, hub, ranks, &mut self.observer)?;
-        let identity = self.identity(&pruned, &dense, &segments)?;
+        let identity = self.identity(&settings, (&pruned, &dense), &segments)?;
         if self.existing.resume {
-            let finished = || finished_record(output, &identity).unwrap_or_default();
-            let record = ranks.broadcast_json(|| Ok(finished()))?;
+            let record = finished_before(output, &identity, ranks)?;
             if let Ok(tune) = TuneReport::deserialize(&record["tune"]) {
                 self.observer.notify(Event::FinishedBefore)?;
                 return Ok(self.report(output, started, tune));
@@ -185,7 +183,7 @@ impl<'a> Tuner<'a> {
             pruned: &pruned,
             dense: &dense,
             segments: &segments,
-            settings: &self.settings,
+            settings: &settings,
             ranks,
         };
         let layers = 0..pruned.shape().layers;
@@ -212,7 +210,12 @@ impl<'a> Tuner<'a> {
     }
 
     /// Everything that determines the result, in the part of the record that is tuning's.
-    fn identity(&self, pruned: &Model, dense: &Model, segments: &Segments) -> Result<Value> {
+    fn identity(
+        &self,
+        settings: &TuneSettings,
+        (pruned, dense): (&Model, &Model),
+        segments: &Segments,
+    ) -> Result<Value> {
         Ok(json!({"tuning": {
             "sparsellm": env!("CARGO_PKG_VERSION"),
             "input": {
@@ -222,7 +225,7 @@ impl<'a> Tuner<'a> {
                 "dense_config_sha256": dense.checkpoint.config_digest(),
                 "calibration_sha256": segments.digest(),
             },
-            "settings": self.settings,
+            "settings": settings,
             "calibration": {
                 "samples": segments.count(),
                 "seq_len": segments.seq_len,

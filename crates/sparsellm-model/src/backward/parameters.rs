@@ -14,6 +14,19 @@ pub struct VectorParameter<'a> {
     pub values: &'a mut Vec<f32>,
 }
 
+impl VectorParameter<'_> {
+    /// The values as they are stored.
+    pub fn stored(&self) -> Vec<f32> {
+        self.values.iter().map(|v| v - self.plus).collect()
+    }
+
+    /// Takes values as they are stored.
+    pub fn set_stored(&mut self, stored: Vec<f32>) {
+        *self.values = stored;
+        self.values.iter_mut().for_each(|v| *v += self.plus);
+    }
+}
+
 impl Block {
     /// The norms in the order of the forward pass: of the attention's input, its query and key
     /// heads, its output and its sum; of the network's input, its output and its sum.

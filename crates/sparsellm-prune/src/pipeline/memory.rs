@@ -5,6 +5,7 @@ use crate::sparsellm::{
     Streaming,
     memory::{Sizes, peak},
 };
+use crate::tune::TOKENS;
 use sparsellm_base::{Result, usage_error};
 use sparsellm_model::{Block, segments_per_chunk};
 use sparsellm_tensor::{SparseWeights, TILE};
@@ -16,8 +17,6 @@ const PROGRAM: usize = 96 << 20;
 /// The numbers that tuning holds for each kept weight, in f32: its gradient (f64), two moments, its
 /// best value, and one more of these while an epoch is compared.
 const KEPT: usize = 6;
-/// Tokens whose logits tuning holds at once.
-const LOGITS: usize = 256;
 
 /// Chooses where z and s are kept so that a run on `tokens` calibration tokens in segments of
 /// `seq_len` stays within the plan's memory: in memory if they fit, and otherwise in a temporary
@@ -82,7 +81,7 @@ fn needed_by_tuning(plan: &Plan, streaming: &Streaming) -> Result<usize> {
     let piece = tokens.min(streaming.chunk);
     let states = (tokens + (shape.layers + 2) * piece) * shape.hidden;
     let passes = piece * (8 * shape.hidden + 4 * widest);
-    let logits = shape.vocabulary * (2 * shape.hidden + 2 * LOGITS);
+    let logits = shape.vocabulary * (2 * shape.hidden + 2 * TOKENS);
     Ok(all + KEPT * kept + states + passes + logits)
 }
 

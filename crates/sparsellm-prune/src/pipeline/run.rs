@@ -47,13 +47,13 @@ pub fn prune_model(
         if range.contains(&index) && !warned {
             warned = warn_of_zeros(&block, index, observe)?;
         }
-        let before = dense.clone().filter(|_| settings.tune.blocks());
+        let before = dense.as_ref().filter(|_| settings.tune.blocks()).cloned();
         if let Some(dense) = &mut dense {
             block.run(dense, seq_len);
         }
         if index < resumed {
             if range.contains(&index) {
-                block = pruned_block(plan, index, output)?;
+                read_back(plan, &mut block, output)?;
             }
             if index + 1 < range.end {
                 block.run(&mut hidden, seq_len);
@@ -123,18 +123,16 @@ fn embed(plan: &Plan) -> Result<(Matrix, usize)> {
     Ok((plan.model.embed(&segments.tokens[own], seq_len)?, seq_len))
 }
 
-/// A finished layer, with its weights as they are in the output.
-pub fn pruned_block(plan: &Plan, index: usize, output: &mut Output) -> Result<Block> {
-    let mut block = plan.model.block(index)?;
+/// Reads a finished layer's parameters back from the output.
+pub fn read_back(plan: &Plan, block: &mut Block, output: &mut Output) -> Result<()> {
     for linear in block.linears_mut() {
         let values = phase(Phase::Read, || output.read(&linear.slot))?;
         linear.weight.edit().data = values;
     }
-    for vector in moved_vectors(plan, &mut block) {
-        *vector.values = phase(Phase::Read, || output.read(&vector.slot))?;
-        vector.values.iter_mut().for_each(|v| *v += vector.plus);
+    for mut vector in moved_vectors(plan, block) {
+        vector.set_stored(phase(Phase::Read, || output.read(&vector.slot))?);
     }
-    Ok(block)
+    Ok(())
 }
 
 /// The parameters of a pruned layer, beside its weights, that pruning has changed.
@@ -144,13 +142,8 @@ fn moved_vectors<'b>(plan: &Plan, block: &'b mut Block) -> Vec<VectorParameter<'
 
 /// Writes a pruned layer's weights and then its record, so that a record implies the weights.
 fn write(plan: &Plan, block: &mut Block, report: &LayerReport, output: &mut Output) -> Result<()> {
-    for linear in block.linears() {
-        phase(Phase::Write, || output.write(&linear.slot, &linear.weight.data))?;
-    }
-    for vector in moved_vectors(plan, block) {
-        let stored: Vec<f32> = vector.values.iter().map(|v| v - vector.plus).collect();
-        phase(Phase::Write, || output.write(&vector.slot, &stored))?;
-    }
+    phase(Phase::Write, || output.write_linears(block))?;
+    phase(Phase::Write, || output.write_vectors(&moved_vectors(plan, block)))?;
     let record = serde_json::to_value(report)
         .map_err(|e| Error::Input(format!("cannot record layer {}: {e}", report.index)))?;
     phase(Phase::Write, || output.layer_done(record))

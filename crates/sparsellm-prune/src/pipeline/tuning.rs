@@ -1,11 +1,12 @@
 //! Tuning after the last layer: through the whole model.
 
-use super::{Plan, run::pruned_block};
+use super::{Plan, run::read_back};
 use crate::{
     Output,
     tune::{TunePlan, TuneReport, tune_model},
 };
 use sparsellm_base::{Observer, Result};
+use sparsellm_tensor::profile::{Phase, phase};
 
 /// Tunes the layers that [`prune_model`](super::prune_model) has written to `output`, if the
 /// settings ask for it.
@@ -25,9 +26,12 @@ pub fn tune_pruned(
     let range = settings.layers.clone().unwrap_or(all.clone());
     let done = output.done().get(range.len()..).and_then(<[_]>::last).cloned();
     let blocks = all
-        .map(|index| match range.contains(&index) {
-            true => pruned_block(plan, index, output),
-            false => model.block(index),
+        .map(|index| {
+            let mut block = model.block(index)?;
+            if range.contains(&index) {
+                read_back(plan, &mut block, output)?;
+            }
+            Ok(block)
         })
         .collect::<Result<_>>()?;
     let segments = &calibration.segments;
@@ -38,5 +42,5 @@ pub fn tune_pruned(
         settings: &settings.tuning,
         ranks: plan.ranks,
     };
-    tune_model(&tune, blocks, done, output, observe).map(Some)
+    phase(Phase::Tune, || tune_model(&tune, blocks, done, output, observe)).map(Some)
 }

@@ -9,7 +9,7 @@ use sparsellm_tensor::{Arithmetic, Matrix, View, divergence, exp_sum, largest, s
 use std::{ops::Range, sync::Arc};
 
 /// Tokens whose logits exist at once, of both models.
-const TOKENS: usize = 256;
+pub const TOKENS: usize = 256;
 
 /// What turns the head's input into logits.
 struct Head {

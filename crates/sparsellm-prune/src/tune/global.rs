@@ -48,9 +48,9 @@ pub struct TunePlan<'a> {
     pub ranks: &'a dyn Communicator,
 }
 
-/// Tunes what is kept of pruned decoder layers, `blocks`, until it says what the dense one says, and writes the
-/// parameters that are best on the held-out segments to `output`. The state is saved at the end of
-/// each epoch; `done` is the record of the last such epoch, if this run resumes another.
+/// Tunes what is kept of pruned decoder layers, `blocks`, until the model says what the dense one
+/// says, and writes the parameters that are best on the held-out segments to `output`. The state is
+/// saved at the end of each epoch; `done` is the record of the last such epoch, if this run resumes another.
 ///
 /// # Errors
 /// If the models do not belong together, weights cannot be read or written, the loss is not
@@ -176,13 +176,8 @@ impl Run<'_> {
     fn write(&self, values: &[Values], output: &mut Output) -> Result<()> {
         for index in 0..values.len() {
             let mut block = self.student.block_with(values, index);
-            for linear in block.linears() {
-                output.write(&linear.slot, &linear.weight.data)?;
-            }
-            for vector in block.vectors_mut() {
-                let stored: Vec<f32> = vector.values.iter().map(|v| v - vector.plus).collect();
-                output.write(&vector.slot, &stored)?;
-            }
+            output.write_linears(&block)?;
+            output.write_vectors(&block.vectors_mut())?;
         }
         Ok(())
     }

@@ -66,11 +66,10 @@ impl Layer {
                 }
             }
         }
-        for vector in block.vectors_mut() {
-            let plus = vector.plus;
-            vector.values.iter_mut().for_each(|v| *v -= plus);
-            checkpoint.round(&vector.slot.tensor, vector.values)?;
-            vector.values.iter_mut().for_each(|v| *v += plus);
+        for mut vector in block.vectors_mut() {
+            let mut stored = vector.stored();
+            checkpoint.round(&vector.slot.tensor, &mut stored)?;
+            vector.set_stored(stored);
         }
         Ok(block.values(&self.gradients))
     }

@@ -11,6 +11,7 @@ mod settings;
 mod state;
 mod student;
 
+pub(crate) use distillation::TOKENS;
 pub use global::{TunePlan, TuneReport, tune_model};
 pub use half::{HalfReport, HalfTask, run_half, tune_half};
 pub use settings::{TuneScope, TuneSettings};
