@@ -1,6 +1,5 @@
 //! The record of a pruned layer, as the run's JSON and `sparsellm.json` hold it.
 
-use crate::tune::HalfReport;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,6 +37,17 @@ pub struct LayerReport {
     /// What tuning did, for each half that was tuned.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned: BTreeMap<String, HalfReport>,
+}
+
+/// What tuning a half-block did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HalfReport {
+    /// The epoch whose parameters were kept; 0 if none was better than what there was.
+    pub kept_epoch: usize,
+    /// The relative error on the held-out segments, before tuning and after each epoch; absolute
+    /// if the half has nothing to add to any of them.
+    #[serde(deserialize_with = "nulls_are_infinite")]
+    pub held_out: Vec<f64>,
 }
 
 /// The squared `error` relative to the `energy` of the dense output. A linear or network whose

@@ -7,25 +7,13 @@ use super::{
     epochs::{Orders, Split},
     layer::Layer,
 };
-use crate::record::{nulls_are_infinite, relative_error};
-use serde::{Deserialize, Serialize};
+use crate::record::{HalfReport, relative_error};
 use sparsellm_base::{Result, numerics_error};
 use sparsellm_checkpoint::Checkpoint;
 use sparsellm_model::{Block, HalfInput, Part, Positions, chunks};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use std::ops::Range;
-
-/// What tuning a half-block did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HalfReport {
-    /// The epoch whose parameters were kept; 0 if none was better than what there was.
-    pub kept_epoch: usize,
-    /// The relative error on the held-out segments, before tuning and after each epoch; absolute
-    /// if the half has nothing to add to any of them.
-    #[serde(deserialize_with = "nulls_are_infinite")]
-    pub held_out: Vec<f64>,
-}
 
 /// The half-block that is tuned, and what it is tuned on.
 #[derive(Clone, Copy)]

@@ -11,7 +11,8 @@ mod settings;
 mod state;
 mod student;
 
+pub use crate::record::HalfReport;
 pub(crate) use distillation::TOKENS;
 pub use global::{TunePlan, TuneReport, tune_model};
-pub use half::{HalfReport, HalfTask, run_half, tune_half};
+pub use half::{HalfTask, run_half, tune_half};
 pub use settings::{TuneScope, TuneSettings};
