@@ -19,7 +19,7 @@ pub enum Event<'a> {
     Memory {
         /// The peak memory, in bytes.
         needed: usize,
-        /// Whether z and s are kept in a temporary file.
+        /// Whether z, s and moments are kept in temporary files.
         spilled: bool,
     },
     /// An unfinished run was resumed; the layers it has pruned are not pruned again.

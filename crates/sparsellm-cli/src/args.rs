@@ -100,8 +100,8 @@ pub struct Prune {
     /// Measure on the first N windows only
     #[arg(long, value_name = "N", value_parser = at_least_one, requires = "eval")]
     pub max_windows: Option<usize>,
-    /// Stay within this much memory, e.g. 12GB or 500MiB: if z and s do not fit, they go to a
-    /// temporary file
+    /// Stay within this much memory, e.g. 12GB or 500MiB: if z, s and Adam's moments do not fit,
+    /// they go to temporary files
     #[arg(long, value_name = "LIMIT", value_parser = bytes)]
     pub memory: Option<usize>,
     /// Also show where the time went: seconds, GFLOP/s and share of the machine's peak per phase
@@ -152,7 +152,8 @@ pub struct SettingsFlags {
     /// Also round the kept weights to this many bits (sparsegpt, sparsellm)
     #[arg(long, value_name = "B")]
     pub bits: Option<u32>,
-    /// Keep SparseLLM's z and s, all that it holds per token, as f32, or as bf16 in half the memory
+    /// Keep SparseLLM's z and s, all that it holds per token, and Adam's moments as f32, or as bf16
+    /// in half the memory
     /// [default: f32]
     #[arg(long, value_name = "f32|bf16", value_parser = parse::<StateType>)]
     pub state: Option<StateType>,
@@ -218,6 +219,10 @@ pub struct TuneFlags {
     /// The largest step of Adam through the whole model [default: 0.0005]
     #[arg(long, value_name = "F")]
     pub learning_rate: Option<f64>,
+    /// How much the dense model's hidden states count beside its next-token probabilities, when
+    /// the whole model is tuned [default: 10]
+    #[arg(long, value_name = "F")]
+    pub hidden_weight: Option<f64>,
     /// Segments per step [default: 2]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: Option<usize>,
@@ -261,6 +266,13 @@ pub struct Tune {
     pub seed: u64,
     #[command(flatten)]
     pub settings: TuneFlags,
+    /// Keep Adam's moments as f32, or as bf16 in half the memory
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", value_parser = parse::<StateType>)]
+    pub state: StateType,
+    /// Stay within this much memory, e.g. 12GB or 500MiB: if Adam's moments do not fit, they go to
+    /// temporary files
+    #[arg(long, value_name = "LIMIT", value_parser = bytes)]
+    pub memory: Option<usize>,
     /// Go on with an unfinished run from its last finished epoch, to the same bytes
     #[arg(long)]
     pub resume: bool,

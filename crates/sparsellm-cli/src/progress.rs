@@ -64,7 +64,7 @@ impl Progress {
         match event {
             Event::Download { file, done, of } => self.download(file, *done, *of),
             Event::Memory { needed, spilled } => {
-                let place = if *spilled { ", z and s in a temporary file" } else { "" };
+                let place = if *spilled { ", part of it in temporary files" } else { "" };
                 let needed = *needed as f64 / 1e9;
                 self.print(&format!("needs up to {needed:.2} GB of memory{place}"));
             }

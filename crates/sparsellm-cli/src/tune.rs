@@ -15,6 +15,8 @@ pub fn run(args: &args::Tune, context: &Context) -> Result<()> {
         .seq_len(args.seq_len)
         .seed(args.seed)
         .settings(args.settings.asked())
+        .state(args.state)
+        .memory(args.memory)
         .existing(Existing { replace: args.force, resume: args.resume })
         .hub(&context.hub)
         .ranks(&*context.ranks)

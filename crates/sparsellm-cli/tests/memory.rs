@@ -37,7 +37,7 @@ fn a_limit_is_kept_by_spilling_and_changes_no_byte() {
 
     let limit = most - 20e6;
     let (said, kept, _) = prune(&at("kept"), &["--memory", &format!("{}MB", limit / 1e6)]);
-    assert!(said.contains("z and s in a temporary file"), "{said}");
+    assert!(said.contains("part of it in temporary files"), "{said}");
     assert!(kept.unwrap()["peak_rss_bytes"].as_f64().unwrap() <= limit, "{said}");
     let weights = |name: &str| fs::read(at(name).join("model.safetensors")).unwrap();
     assert!(weights("free") == weights("kept"));
@@ -66,6 +66,42 @@ fn bf16_takes_half_the_room_and_is_recorded() {
     let record = fs::read(at("bf16").join("sparsellm.json")).unwrap();
     let record: Value = serde_json::from_slice(&record).unwrap();
     assert_eq!(record["settings"]["state"], "bf16");
+}
+
+#[test]
+fn a_tuning_run_keeps_its_limit_with_moments_in_files() {
+    let temp = TempDir::new().unwrap();
+    let (model, text) = (asset("tiny-llama"), asset("stories/calibration.txt"));
+    let at = |name: &str| temp.path().join(name).to_str().unwrap().to_string();
+    let pruned = at("pruned");
+    let magnitude = ["--method", "magnitude", "--sparsity", "0.1"];
+    let done = sparsellm(&[&["prune", &model, "--output", &pruned], &magnitude[..]].concat());
+    assert_eq!(done.status.code(), Some(0));
+    let tune = |name: &str, options: &[&str]| {
+        let out = at(name);
+        let mut args = vec!["tune", &pruned, "--dense", &model, "--output", &out, "--json"];
+        args.extend(["--calibration", &text, "--samples", "8", "--seq-len", "128"]);
+        args.extend(["--tune-epochs", "1"]);
+        args.extend(options);
+        let output = sparsellm(&args);
+        let report: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+        let peak = report.map(|report| report["peak_rss_bytes"].as_f64().unwrap());
+        (String::from_utf8(output.stderr).unwrap(), peak, output.status.code())
+    };
+    let (said, peak, _) = tune("free", &[]);
+    let most = needed(&said);
+    assert!(peak.unwrap() <= most, "{said}");
+    let limit = most - 5e6;
+    let (said, peak, _) = tune("kept", &["--memory", &format!("{}MB", limit / 1e6)]);
+    assert!(said.contains("part of it in temporary files"), "{said}");
+    assert!(peak.unwrap() <= limit, "{said}");
+    let weights = |name: &str| fs::read(Path::new(&at(name)).join("model.safetensors")).unwrap();
+    assert!(weights("free") == weights("kept"));
+    let (said, ..) = tune("bf16", &["--state", "bf16"]);
+    assert!(needed(&said) < most - 5e6, "{said}");
+    let (said, _, status) = tune("refused", &["--memory", "50MB"]);
+    assert_eq!(status, Some(2), "{said}");
+    assert!(!Path::new(&at("refused")).exists());
 }
 
 #[test]

@@ -20,11 +20,13 @@
 //! ```
 
 pub mod hessian;
+pub mod memory;
 pub mod methods;
 mod output;
 mod pattern;
 pub mod pipeline;
 mod record;
+mod rows;
 mod select;
 mod selection;
 mod settings;
@@ -39,8 +41,8 @@ pub use output::{FinishedOutput, Output};
 pub use pattern::{Pattern, Scope, count, holds, measured_sparsity};
 pub use pipeline::{Calibration, Plan, needs_text, prune_model, tune_pruned};
 pub use record::{LayerReport, LinearReport, nulls_are_infinite};
+pub use rows::{Keep, StateType};
 pub use selection::Selection;
 pub use settings::{OWL, Settings};
 pub use solver::{Problem, Solver, prune_matrix};
-pub use sparsellm::StateType;
 pub use validate::validate;

@@ -89,7 +89,7 @@ pub struct Settings {
     /// network's output, from 0 (not at all) to 1.
     #[serde(with = "decimal")]
     pub neuron_weights: f32,
-    /// SparseLLM: the number type in which z and s are kept between epochs.
+    /// The number type in which SparseLLM's z and s are kept between epochs, and Adam's moments.
     pub state: StateType,
     /// What is tuned of the kept weights, norms and biases.
     pub tune: TuneScope,

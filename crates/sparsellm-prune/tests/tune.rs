@@ -6,7 +6,7 @@ use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::Existing;
 use sparsellm_model::{HalfInput, Model, Part};
 use sparsellm_prune::{
-    Output,
+    Keep, Output, StateType,
     tune::{HalfReport, HalfTask, TunePlan, TuneReport, TuneSettings, tune_half, tune_model},
 };
 use sparsellm_ranks::Local;
@@ -38,6 +38,7 @@ const SETTINGS: TuneSettings = TuneSettings {
     tune_epochs: 3,
     learning_rate: 1e-2,
     block_learning_rate: 1e-2,
+    hidden_weight: 1.0,
     batch: 3,
     arithmetic: Arithmetic::F32,
 };
@@ -50,8 +51,20 @@ fn tune(
     existing: Existing,
     observe: &mut Observer,
 ) -> Result<TuneReport> {
+    tune_with(&SETTINGS, Keep::default(), (dense, pruned), output, existing, observe)
+}
+
+/// The same with settings and a way of keeping moments of one's own.
+fn tune_with(
+    settings: &TuneSettings,
+    keep: Keep,
+    (dense, pruned): (&Model, &Model),
+    output: &Path,
+    existing: Existing,
+    observe: &mut Observer,
+) -> Result<TuneReport> {
     let segments = segments(dense);
-    let plan = TunePlan { pruned, dense, segments: &segments, settings: &SETTINGS, ranks: &Local };
+    let plan = TunePlan { pruned, dense, segments: &segments, settings, keep, ranks: &Local };
     let blocks = (0..pruned.shape().layers).map(|i| pruned.block(i)).collect::<Result<_>>()?;
     let mut out = Output::create(&pruned.checkpoint, output, &json!({}), existing, &Local)?;
     let done = out.done().last().cloned();
@@ -146,6 +159,71 @@ fn a_resumed_run_gives_the_same_bytes() {
     }
 }
 
+/// Moments in files are the same moments; moments in bf16 are not, but nearly as good, and a run
+/// that keeps them so can be resumed to the same bytes, too.
+#[test]
+fn moments_can_be_kept_in_files_and_as_bf16() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dense, pruned) = models("llama3", temp.path());
+    let run = |state, spill, name: &str, stop_at: usize| {
+        let (out, keep) = (temp.path().join(name), Keep { state, spill });
+        let existing = Existing { resume: true, replace: false };
+        let mut stops = Observer::new(|event| match event {
+            Event::Measured { what: "tuning", done, .. } if done == stop_at => Err("enough".into()),
+            _ => Ok(()),
+        });
+        let models = (&dense, &pruned);
+        tune_with(&SETTINGS, keep, models, &out, existing, &mut stops)
+            .map(|report| (report, weights(&out)))
+    };
+    let (exact, bytes) = run(StateType::F32, None, "memory", 0).unwrap();
+    assert!(run(StateType::F32, Some(temp.path()), "file", 0).unwrap().1 == bytes);
+    let (rounded, bf16) = run(StateType::Bf16, None, "bf16", 0).unwrap();
+    assert!(run(StateType::Bf16, Some(temp.path()), "bf16 file", 0).unwrap().1 == bf16);
+    let best = |report: &TuneReport| report.held_out[report.kept_epoch];
+    let (exact, rounded) = (best(&exact), best(&rounded));
+    assert!(exact != rounded && (rounded / exact - 1.0).abs() < 0.05, "{exact} {rounded}");
+    assert!(run(StateType::Bf16, Some(temp.path()), "resumed", 9).is_err());
+    assert!(run(StateType::Bf16, Some(temp.path()), "resumed", 0).unwrap().1 == bf16);
+    assert!(
+        !std::fs::read_dir(temp.path()).unwrap().any(|entry| entry
+            .unwrap()
+            .file_type()
+            .unwrap()
+            .is_file())
+    );
+}
+
+/// Every token's hidden states count alike: the pull towards the dense model's is the gradient of
+/// the relative distance.
+#[test]
+fn hidden_states_come_closer_to_the_dense_models() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dense, pruned) = models("llama3", temp.path());
+    let distance = |weight: f64| {
+        let out = temp.path().join(format!("{weight}"));
+        let settings = TuneSettings { hidden_weight: weight, ..SETTINGS };
+        let silent = &mut Observer::silent();
+        tune_with(&settings, Keep::default(), (&dense, &pruned), &out, Existing::default(), silent)
+            .unwrap();
+        let after = |model: &Model| {
+            let mut hidden = model.embed(&segments(model).tokens, 12).unwrap();
+            model.block(0).unwrap().run(&mut hidden, 12);
+            hidden
+        };
+        let (ours, theirs) = (after(&Model::open(&out).unwrap()), after(&dense));
+        let d = ours.cols;
+        let rows = ours.data.chunks(d).zip(theirs.data.chunks(d));
+        let relative = |(a, b): (&[f32], &[f32])| {
+            let distance: f32 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
+            distance / b.iter().map(|b| b * b).sum::<f32>()
+        };
+        rows.map(relative).sum::<f32>()
+    };
+    let (without, with) = (distance(0.0), distance(100.0));
+    assert!(with < 0.8 * without, "{with} {without}");
+}
+
 #[test]
 fn models_that_do_not_belong_together_are_refused() {
     let temp = tempfile::tempdir().unwrap();
@@ -172,6 +250,7 @@ fn a_half_without_a_task_stays_as_it_is() {
         target: &hidden,
         seq_len: 12,
         settings: &SETTINGS,
+        keep: Keep::default(),
         checkpoint: &pruned.checkpoint,
         ranks: &Local,
     };

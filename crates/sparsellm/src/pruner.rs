@@ -179,8 +179,8 @@ impl<'a> Pruner<'a> {
         self
     }
 
-    /// Limits the run to this many bytes of memory. If SparseLLM's z and s do not fit, they go to
-    /// a temporary file.
+    /// Limits the run to this many bytes of memory. If SparseLLM's z and s and Adam's moments do
+    /// not fit, they go to temporary files.
     pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.memory = bytes.into();
         self

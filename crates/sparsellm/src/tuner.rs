@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 use sparsellm_base::{Event, Observer, Result};
 use sparsellm_checkpoint::{Existing, RECORD, read_json};
 use sparsellm_data::Hub;
-use sparsellm_model::Model;
+use sparsellm_model::{Block, Model};
 use sparsellm_prune::{
-    Output,
-    tune::{TunePlan, TuneReport, TuneSettings, tune_model},
+    Keep, Output, StateType,
+    memory::{PROGRAM, within},
+    tune::{Sizes, TunePlan, TuneReport, TuneSettings, peak, tune_model},
 };
 use sparsellm_ranks::{Communicator, Local};
 use sparsellm_text::Segments;
@@ -45,6 +46,8 @@ pub struct Tuner<'a> {
     pruned: String,
     dense: String,
     asked: Map<String, Value>,
+    state: StateType,
+    memory: Option<usize>,
     draw: Draw,
     existing: Existing,
     hub: Option<&'a Hub>,
@@ -76,6 +79,8 @@ impl<'a> Tuner<'a> {
             pruned: pruned.into(),
             dense: dense.into(),
             asked: Map::new(),
+            state: StateType::default(),
+            memory: None,
             draw: Draw::default(),
             existing: Existing::default(),
             hub: None,
@@ -125,6 +130,19 @@ impl<'a> Tuner<'a> {
     /// others stay as they are.
     pub fn settings(mut self, asked: Map<String, Value>) -> Self {
         self.asked.extend(asked);
+        self
+    }
+
+    /// Sets the number type in which Adam's moments are kept; by default f32.
+    pub fn state(mut self, state: StateType) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// Limits the run to this many bytes of memory. If Adam's moments do not fit, they go to
+    /// temporary files.
+    pub fn memory(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.memory = bytes.into();
         self
     }
 
@@ -179,15 +197,18 @@ impl<'a> Tuner<'a> {
             }
         }
         let mut out = Output::create(&pruned.checkpoint, output, &identity, self.existing, ranks)?;
+        let layers = 0..pruned.shape().layers;
+        let blocks = layers.map(|index| pruned.block(index)).collect::<Result<Vec<_>>>()?;
+        let folder = out.run_folder().to_path_buf();
+        let spilled = self.within_memory(&pruned, &blocks, &segments)?;
         let plan = TunePlan {
             pruned: &pruned,
             dense: &dense,
             segments: &segments,
             settings: &settings,
+            keep: Keep { state: self.state, spill: spilled.then_some(&*folder) },
             ranks,
         };
-        let layers = 0..pruned.shape().layers;
-        let blocks = layers.map(|index| pruned.block(index)).collect::<Result<_>>()?;
         let done = out.done().last().cloned();
         let tune = tune_model(&plan, blocks, done, &mut out, &mut self.observer)?;
         let finished = out.finish(&record(&pruned, &identity, &tune))?;
@@ -196,6 +217,21 @@ impl<'a> Tuner<'a> {
         }
         finished.publish()?;
         Ok(self.report(output, started, tune))
+    }
+
+    /// Whether Adam's moments must go to files, so that the run stays within its memory.
+    fn within_memory(
+        &mut self,
+        pruned: &Model,
+        blocks: &[Block],
+        segments: &Segments,
+    ) -> Result<bool> {
+        let text = (segments.tokens.len(), segments.seq_len);
+        let sizes = Sizes::of(pruned, text, |index| kept_share(&blocks[index]))?;
+        let (spilled, needed) =
+            within(self.memory, |spilled| Ok(PROGRAM + peak(sizes, self.state, spilled)))?;
+        self.observer.notify(Event::Memory { needed, spilled })?;
+        Ok(spilled)
     }
 
     fn report(&self, output: &Path, started: Instant, tune: TuneReport) -> TunedReport {
@@ -226,6 +262,7 @@ impl<'a> Tuner<'a> {
                 "calibration_sha256": segments.digest(),
             },
             "settings": settings,
+            "state": self.state,
             "calibration": {
                 "samples": segments.count(),
                 "seq_len": segments.seq_len,
@@ -233,6 +270,14 @@ impl<'a> Tuner<'a> {
             },
         }}))
     }
+}
+
+/// The share of a layer's weights that is kept.
+fn kept_share(block: &Block) -> f64 {
+    let weights: usize = block.linears().iter().map(|l| l.weight.data.len()).sum();
+    let zeros =
+        block.linears().into_iter().map(|l| l.weight.data.iter().filter(|w| **w == 0.0).count());
+    1.0 - zeros.sum::<usize>() as f64 / weights.max(1) as f64
 }
 
 /// The record of the pruned checkpoint, if it has one, with that of tuning added.

@@ -130,6 +130,7 @@ impl<'a> LayerWork<'a> {
             target: &target,
             seq_len,
             settings: &settings.tuning,
+            keep: self.streaming.keep(settings.state),
             checkpoint,
             ranks,
         };

@@ -17,7 +17,7 @@ pub struct Plan<'a> {
     /// The calibration text; `None` is allowed if [`needs_text`](Self::needs_text) is false.
     pub calibration: Option<&'a Calibration>,
     /// The number of bytes of memory that the run may take; `None` sets no limit. If it would need
-    /// more, z and s are kept in a temporary file beside the output.
+    /// more, z, s and moments are kept in temporary files beside the output.
     pub memory: Option<usize>,
     /// The ranks over which the run is spread; each works on its part of the calibration
     /// segments.

@@ -8,7 +8,7 @@ use super::{
     memory,
     plan::Plan,
 };
-use crate::{LayerReport, Output, Settings, measured_sparsity, sparsellm::Streaming, validate};
+use crate::{LayerReport, Output, Settings, measured_sparsity, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
@@ -30,7 +30,8 @@ pub fn prune_model(
 ) -> Result<Vec<LayerReport>> {
     let Plan { model, method, settings, .. } = *plan;
     validate(settings, method, model)?;
-    let streaming = plan_memory(plan, output, observe)?;
+    let (streaming, needed) = memory::streaming(plan, output.folder())?;
+    observe.notify(Event::Memory { needed, spilled: streaming.spill.is_some() })?;
     let range = settings.layers.clone().unwrap_or(0..model.shape().layers);
     let (mut hidden, seq_len) = embed(plan)?;
     // The dense model's hidden states, if targets lean on them.
@@ -94,19 +95,6 @@ fn warn_of_zeros(block: &Block, index: usize, observe: &mut Observer) -> Result<
         )))?;
     }
     Ok(share > MANY)
-}
-
-/// Chooses how the tokens are streamed within the memory that is allowed, and tells the observer
-/// how much is needed.
-fn plan_memory(plan: &Plan, output: &Output, observe: &mut Observer) -> Result<Streaming> {
-    let size = plan.calibration.map_or((0, 1), |c| {
-        let seq_len = c.segments.seq_len;
-        let piece = segments_per_chunk(seq_len) * seq_len;
-        (plan.ranks.largest_share_in_pieces(c.segments.tokens.len(), piece), seq_len)
-    });
-    let (streaming, needed) = memory::streaming(plan, size, output.folder())?;
-    observe.notify(Event::Memory { needed, spilled: streaming.spill.is_some() })?;
-    Ok(streaming)
 }
 
 /// This rank's hidden states before the first layer, and the length of the segments.

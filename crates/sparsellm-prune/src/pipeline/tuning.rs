@@ -1,6 +1,6 @@
 //! Tuning after the last layer: through the whole model.
 
-use super::{Plan, run::read_back};
+use super::{Plan, memory, run::read_back};
 use crate::{
     Output,
     tune::{TunePlan, TuneReport, tune_model},
@@ -35,11 +35,13 @@ pub fn tune_pruned(
         })
         .collect::<Result<_>>()?;
     let segments = &calibration.segments;
+    let (streaming, _) = memory::streaming(plan, output.folder())?;
     let tune = TunePlan {
         pruned: model,
         dense: model,
         segments,
         settings: &settings.tuning,
+        keep: streaming.keep(settings.state),
         ranks: plan.ranks,
     };
     phase(Phase::Tune, || tune_model(&tune, blocks, done, output, observe)).map(Some)

@@ -1,7 +1,7 @@
 //! The memory law (ARCHITECTURE.md): how much the method allocates at most, beyond its inputs X
 //! and the layer's weights.
 
-use super::state::Streaming;
+use super::streaming::Streaming;
 use crate::{Settings, Solver};
 use sparsellm_tensor::{SparseWeights, TILE};
 

@@ -30,7 +30,7 @@ mod newton;
 mod passes;
 mod relu;
 mod smooth;
-mod state;
+mod streaming;
 mod task;
 mod updates;
 
@@ -38,6 +38,6 @@ pub use gated::Gated;
 pub use network::prune_network;
 pub use relu::ReluUpdates;
 pub use smooth::Smooth;
-pub use state::{StateType, Streaming};
+pub use streaming::Streaming;
 pub use task::{Outcome, Reference, Task};
 pub use updates::Updates;

@@ -3,11 +3,11 @@
 //! chunks of many tiles.
 
 use super::{
-    state::State,
     task::{Reference, Task},
     updates::Updates,
 };
 use crate::hessian::{CholeskyFactor, CrossGram, Gram, on_rows};
+use crate::rows::Rows;
 use rayon::prelude::*;
 use sparsellm_base::Result;
 use sparsellm_model::{Linear, Norm};
@@ -49,7 +49,7 @@ impl Sums {
 /// The state with every variable at its dense value.
 pub struct Start {
     /// z (and s).
-    pub state: State,
+    pub state: Rows,
     /// `T − b₂`, `[tokens, d]`.
     pub target: Matrix,
     /// `‖Y‖²`.
@@ -79,7 +79,7 @@ impl Start {
         let (norm, reference) = reference.map_or((None, None), |r| (r.norm, Some(r.output)));
         let weigh = settings.neuron_weights > 0.0;
         let mut start = Start {
-            state: State::new(x.rows, width, settings.state, streaming.spill.as_deref())?,
+            state: Rows::new(x.rows, width, streaming.keep(settings.state))?,
             target: reference.unwrap_or_else(|| Matrix::zeros(x.rows, d)),
             norm: 0.0,
             xx: Gram::new(x.cols),
@@ -243,7 +243,7 @@ impl Pass<'_, '_> {
     /// the sums for the next epoch's weights.
     pub fn update(
         &self,
-        state: &mut State,
+        state: &mut Rows,
         sums: &mut Sums,
         solver: &Matrix,
         ranks: &dyn Communicator,

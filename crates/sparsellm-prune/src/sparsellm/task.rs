@@ -1,6 +1,6 @@
 //! The input of the alternating loop, and its result.
 
-use super::state::Streaming;
+use super::streaming::Streaming;
 use crate::Settings;
 use sparsellm_model::Norm;
 use sparsellm_ranks::Communicator;

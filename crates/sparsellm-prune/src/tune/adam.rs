@@ -14,27 +14,6 @@ const LONGEST: f64 = 1.0;
 /// The fraction of the steps over which the learning rate rises.
 const WARM_UP: f64 = 0.1;
 
-/// The running means of one parameter's gradients and of their squares.
-#[derive(Clone, Debug, Default)]
-pub struct Moments {
-    first: Vec<f32>,
-    second: Vec<f32>,
-}
-
-impl Moments {
-    /// Both means.
-    pub fn parts(&self) -> [&[f32]; 2] {
-        [&self.first, &self.second]
-    }
-
-    /// Both means, to be read back, for a parameter of `len` values.
-    pub fn parts_mut(&mut self, len: usize) -> [&mut [f32]; 2] {
-        self.first.resize(len, 0.0);
-        self.second.resize(len, 0.0);
-        [&mut self.first, &mut self.second]
-    }
-}
-
 /// One step of Adam, for all parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -59,13 +38,11 @@ impl Step {
         }
     }
 
-    /// Moves a parameter:
+    /// Moves a parameter, given its moments m and v, one after the other for each value:
     /// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `x ← x − η·m̂/(√v̂ + ε)`.
-    pub fn apply(self, moments: &mut Moments, values: &mut [f32], gradient: &[f64]) {
-        moments.first.resize(values.len(), 0.0);
-        moments.second.resize(values.len(), 0.0);
-        let means = moments.first.iter_mut().zip(&mut moments.second);
-        for ((x, g), (m, v)) in values.iter_mut().zip(gradient).zip(means) {
+    pub fn apply(self, moments: &mut [f32], values: &mut [f32], gradient: &[f64]) {
+        let moments = moments.as_chunks_mut::<2>().0;
+        for ((x, g), [m, v]) in values.iter_mut().zip(gradient).zip(moments) {
             let g = (g * self.scale) as f32;
             *m += (1.0 - FIRST) * (g - *m);
             *v += (1.0 - SECOND) * (g * g - *v);
@@ -94,7 +71,7 @@ mod tests {
     fn the_first_step_has_the_length_of_the_learning_rate() {
         let step = Step::new(0, 1, 0.01, 0.5);
         let mut values = [1.0, 1.0, 1.0];
-        step.apply(&mut Moments::default(), &mut values, &[0.3, -0.001, 0.0]);
+        step.apply(&mut [0.0; 6], &mut values, &[0.3, -0.001, 0.0]);
         for (value, want) in values.iter().zip([0.99, 1.01, 1.0]) {
             assert!((value - want).abs() < 1e-5, "{value} {want}");
         }

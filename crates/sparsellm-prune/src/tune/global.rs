@@ -8,8 +8,9 @@ use super::{
     layer::Values,
     state,
     student::Student,
+    teacher::{Teacher, pull},
 };
-use crate::Output;
+use crate::{Output, rows::Keep};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, numerics_error, usage_error};
@@ -44,6 +45,8 @@ pub struct TunePlan<'a> {
     pub segments: &'a Segments,
     /// The options.
     pub settings: &'a TuneSettings,
+    /// How Adam's moments are kept.
+    pub keep: Keep<'a>,
     /// The ranks, which share the segments of each step.
     pub ranks: &'a dyn Communicator,
 }
@@ -62,7 +65,7 @@ pub fn tune_model(
     output: &mut Output,
     observe: &mut Observer,
 ) -> Result<TuneReport> {
-    let TunePlan { pruned, dense, segments, settings, ranks } = *plan;
+    let TunePlan { pruned, dense, segments, settings, keep, ranks } = *plan;
     settings.validate()?;
     let count = segments.count();
     if count < 2 {
@@ -70,9 +73,10 @@ pub fn tune_model(
     }
     let split = Split::of(count);
     let mut run = Run {
-        student: Student::new(blocks, settings.arithmetic),
+        student: Student::new(blocks, settings.arithmetic, keep)?,
         heads: Distillation::new(pruned, dense, settings.arithmetic)?,
-        teacher: last_hidden(plan, observe)?,
+        teacher: Teacher::new(plan, output.run_folder(), observe)?,
+        hidden_weight: settings.hidden_weight,
         pruned,
         segments,
         ranks,
@@ -117,8 +121,9 @@ struct Run<'a> {
     pruned: &'a Model,
     student: Student,
     heads: Distillation,
-    /// The inputs of the dense model's head, `[tokens, d]`.
-    teacher: Matrix,
+    teacher: Teacher,
+    /// λ: how much hidden states count beside the divergence.
+    hidden_weight: f64,
     segments: &'a Segments,
     ranks: &'a dyn Communicator,
 }
@@ -153,7 +158,7 @@ impl Run<'_> {
     }
 
     /// Saves the state at the end of an epoch, for a later run to go on from.
-    fn save(&self, best: &[Values], report: &TuneReport, output: &mut Output) -> Result<()> {
+    fn save(&mut self, best: &[Values], report: &TuneReport, output: &mut Output) -> Result<()> {
         let path = |epoch| state::path(output.run_folder(), epoch);
         let (new, old) = (path(report.epochs), path(report.epochs - 1));
         if self.ranks.rank() == 0 {
@@ -201,7 +206,7 @@ impl Run<'_> {
                 t + 1
             );
         }
-        self.student.step(Step::new(t, of, rate, norm));
+        self.student.step(Step::new(t, of, rate, norm))?;
         Ok(sum)
     }
 
@@ -214,28 +219,29 @@ impl Run<'_> {
     /// tokens' losses.
     fn add_gradient(&mut self, segments: &[usize], scale: f32) -> Result<f64> {
         let seq_len = self.segments.seq_len;
-        let (tokens, teacher) = self.rows(segments);
-        let hidden = self.pruned.embed(&tokens, seq_len)?;
+        let teacher = self.teacher.last(segments);
+        let hidden = self.pruned.embed(&self.tokens(segments), seq_len)?;
         let mut inputs = self.student.forward(hidden, seq_len);
         let last = inputs.pop().unwrap_or_else(|| Matrix::zeros(0, teacher.cols));
         let input = self.pruned.finish(last.clone())?;
         let (loss, d) = self.heads.gradient(input.view(), teacher.view(), scale);
         let d = self.pruned.finish_backward(&last, d)?;
-        self.student.backward(inputs, d, seq_len);
+        let Run { student, teacher, hidden_weight, .. } = self;
+        let weight = scale * *hidden_weight as f32 / teacher.matched().max(1) as f32;
+        student.backward(inputs, d, seq_len, |layer, hidden, d| {
+            if let Some(dense) = teacher.after(layer, segments)? {
+                pull(hidden.view(), dense.view(), weight, d);
+            }
+            Ok(())
+        })?;
         Ok(loss)
     }
 
-    /// The tokens of some segments, and the dense model's last hidden states.
-    fn rows(&self, segments: &[usize]) -> (Vec<u32>, Matrix) {
-        let (seq_len, d) = (self.segments.seq_len, self.teacher.cols);
-        let (mut tokens, mut hidden) = (Vec::new(), Vec::new());
-        for segment in segments {
-            let rows = segment * seq_len..(segment + 1) * seq_len;
-            tokens.extend_from_slice(&self.segments.tokens[rows.clone()]);
-            hidden.extend_from_slice(self.teacher.rows(rows).data);
-        }
-        let teacher = Matrix::new(tokens.len(), d, hidden);
-        (tokens, teacher)
+    /// The tokens of some segments.
+    fn tokens(&self, segments: &[usize]) -> Vec<u32> {
+        let seq_len = self.segments.seq_len;
+        let of_segment = |s: &usize| &self.segments.tokens[s * seq_len..(s + 1) * seq_len];
+        segments.iter().flat_map(of_segment).copied().collect()
     }
 
     /// The mean loss on held-out segments, with these values of the parameters.
@@ -246,8 +252,8 @@ impl Run<'_> {
         let mut losses = vec![0.0; pieces.len()];
         let mut own = Vec::new();
         for i in self.turns(pieces.len()) {
-            let (tokens, teacher) = self.rows(pieces[i]);
-            own.push((i, self.pruned.embed(&tokens, seq_len)?, teacher));
+            let hidden = self.pruned.embed(&self.tokens(pieces[i]), seq_len)?;
+            own.push((i, hidden, self.teacher.last(pieces[i])));
         }
         let hidden = own.iter_mut().map(|(_, hidden, _)| hidden).collect();
         self.student.run_with(values, hidden, seq_len);
@@ -258,25 +264,4 @@ impl Run<'_> {
         self.ranks.sum(&mut losses);
         Ok(losses.into_iter().sum::<f64>() / (all.len() * seq_len) as f64)
     }
-}
-
-/// The inputs of the dense model's head on all segments. Each rank computes its share.
-fn last_hidden(plan: &TunePlan, observe: &mut Observer) -> Result<Matrix> {
-    let TunePlan { dense, segments, ranks, .. } = *plan;
-    let (seq_len, tokens) = (segments.seq_len, &segments.tokens);
-    let piece = segments_per_chunk(seq_len) * seq_len;
-    let own = ranks.share_in_pieces(tokens.len(), piece);
-    let mut hidden = dense.embed(&tokens[own.clone()], seq_len)?;
-    let of = dense.shape().layers;
-    for index in 0..of {
-        dense.block(index)?.run(&mut hidden, seq_len);
-        observe.notify(Event::Measured { what: "dense model", done: index + 1, of })?;
-    }
-    let mine = dense.finish(hidden)?;
-    let counts: Vec<usize> =
-        ranks.gather_numbers(mine.data.len() as f64).into_iter().map(|n| n as usize).collect();
-    let width = counts.iter().sum::<usize>() / tokens.len().max(1);
-    let mut all = Matrix::zeros(tokens.len(), width);
-    ranks.gather(&mine.data, &counts, &mut all.data);
-    Ok(all)
 }

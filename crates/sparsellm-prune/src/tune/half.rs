@@ -8,6 +8,7 @@ use super::{
     layer::Layer,
 };
 use crate::record::{HalfReport, relative_error};
+use crate::rows::Keep;
 use sparsellm_base::{Result, numerics_error};
 use sparsellm_checkpoint::Checkpoint;
 use sparsellm_model::{Block, HalfInput, Part, Positions, chunks};
@@ -28,6 +29,8 @@ pub struct HalfTask<'a> {
     pub seq_len: usize,
     /// The options.
     pub settings: &'a TuneSettings,
+    /// How Adam's moments are kept.
+    pub keep: Keep<'a>,
     /// The checkpoint that the parameters will be stored in.
     pub checkpoint: &'a Checkpoint,
     /// The ranks, each with its segments.
@@ -43,7 +46,7 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
     let settings = task.settings;
     let own = task.own();
     let split = Split::of(own.all);
-    let mut layer = Layer::new(block.clone(), Some(task.part), settings.arithmetic);
+    let mut layer = Layer::new(block.clone(), Some(task.part), settings.arithmetic, task.keep)?;
     let mut best = layer.rounded(task.checkpoint)?;
     let held_out_energy = task.energy(&split.held_out, &own);
     let error = |block: &Block| {
@@ -71,7 +74,7 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
                 );
             }
             let (step, all) = (epoch * steps + i, steps * settings.tune_epochs);
-            layer.step(Step::new(step, all, settings.block_learning_rate, norm));
+            layer.step(Step::new(step, all, settings.block_learning_rate, norm))?;
         }
         let values = layer.rounded(task.checkpoint)?;
         let held_out = error(&layer.with(&values));

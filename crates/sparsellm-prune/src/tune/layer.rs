@@ -1,11 +1,13 @@
 //! A decoder layer while it is tuned: its parameters, their gradients and Adam's moments.
 
-use super::adam::{Moments, Step};
+use super::adam::Step;
+use crate::rows::{Keep, Rows};
 use sparsellm_base::Result;
 use sparsellm_checkpoint::Checkpoint;
 use sparsellm_model::{Block, BlockGradients, Part};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Arithmetic;
+use std::ops::Range;
 
 /// The values of a layer's parameters, as [`Block::update`] numbers them.
 pub type Values = Vec<Vec<f32>>;
@@ -14,17 +16,29 @@ pub type Values = Vec<Vec<f32>>;
 pub struct Layer {
     pub block: Block,
     pub gradients: BlockGradients,
-    moments: Vec<Moments>,
+    /// Adam's moments, a row of two for each value of the parameters.
+    moments: Rows,
 }
+
+/// Values that are moved at once: what is kept in a file is read and written in such pieces.
+const PIECE: usize = 1 << 16;
 
 impl Layer {
     /// Prepares a layer to be tuned. Linears that nothing was pruned from stay as they are and, if
     /// `part` is given, so do those of the other half. Gradients are computed in this arithmetic.
-    pub fn new(block: Block, part: Option<Part>, arithmetic: Arithmetic) -> Layer {
+    ///
+    /// # Errors
+    /// If the moments are to be kept in a file that cannot be created.
+    pub fn new(
+        block: Block,
+        part: Option<Part>,
+        arithmetic: Arithmetic,
+        keep: Keep,
+    ) -> Result<Layer> {
         let mut gradients = BlockGradients::zeros(&block, arithmetic);
         gradients.only_pruned(&block, part);
-        let moments = vec![Moments::default(); gradients.values().count()];
-        Layer { block, gradients, moments }
+        let moments = Rows::new(gradients.values().map(Vec::len).sum(), 2, keep)?;
+        Ok(Layer { block, gradients, moments })
     }
 
     /// The squared norm of all gradients.
@@ -39,12 +53,22 @@ impl Layer {
     }
 
     /// Moves all parameters that have gradients, and sets those to zero.
-    pub fn step(&mut self, step: Step) {
+    ///
+    /// # Errors
+    /// If the moments' file cannot be read or written.
+    pub fn step(&mut self, step: Step) -> Result<()> {
         let Layer { block, gradients, moments } = self;
-        block.update(gradients, |number, values, gradient| {
-            step.apply(&mut moments[number], values, gradient);
+        let (mut first, mut result) = (0, Ok(()));
+        block.update(gradients, |_, values, gradient| {
+            for (values, gradient) in values.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
+                let rows = first..first + values.len();
+                first = rows.end;
+                let moved = moments.with(rows, |moments| step.apply(moments, values, gradient));
+                result = std::mem::replace(&mut result, Ok(())).and(moved);
+            }
         });
         gradients.clear();
+        result
     }
 
     /// The layer's values as they will be stored in `checkpoint`. A kept weight that its number
@@ -81,29 +105,29 @@ impl Layer {
         block
     }
 
-    /// Passes `write` the parameters, each with its moments.
+    /// The pieces in which the moments are saved.
+    fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let all = self.gradients.values().map(Vec::len).sum();
+        (0..all).step_by(PIECE).map(move |first| first..(first + PIECE).min(all))
+    }
+
+    /// Passes `write` the parameters and their moments.
     ///
     /// # Errors
-    /// Those of `write`.
-    pub fn save(&self, write: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        for (values, moments) in self.block.values(&self.gradients).iter().zip(&self.moments) {
-            write(values)?;
-            moments.parts().into_iter().try_for_each(&mut *write)?;
-        }
-        Ok(())
+    /// Those of `write`, or if the moments' file cannot be read.
+    pub fn save(&mut self, write: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.block.values(&self.gradients).iter().try_for_each(|values| write(values))?;
+        self.pieces().try_for_each(|rows| write(self.moments.read(rows)?))
     }
 
     /// Takes the parameters and their moments back, in the order of [`save`](Self::save).
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Those of `read`, or if the moments' file cannot be written.
     pub fn restore(&mut self, read: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
         let mut values = self.block.values(&self.gradients);
-        for (values, moments) in values.iter_mut().zip(&mut self.moments) {
-            read(values)?;
-            moments.parts_mut(values.len()).into_iter().try_for_each(&mut *read)?;
-        }
+        values.iter_mut().try_for_each(|values| read(values))?;
         self.block = self.with(&values);
-        Ok(())
+        self.pieces().try_for_each(|rows| self.moments.with(rows, &mut *read)?)
     }
 }

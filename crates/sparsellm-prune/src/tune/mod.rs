@@ -7,12 +7,15 @@ mod epochs;
 mod global;
 mod half;
 mod layer;
+mod memory;
 mod settings;
 mod state;
 mod student;
+mod teacher;
 
 pub use crate::record::HalfReport;
-pub(crate) use distillation::TOKENS;
 pub use global::{TunePlan, TuneReport, tune_model};
 pub use half::{HalfTask, run_half, tune_half};
+pub(crate) use memory::{COMPARED, moving};
+pub use memory::{Sizes, peak};
 pub use settings::{TuneScope, TuneSettings};

@@ -57,6 +57,9 @@ pub struct TuneSettings {
     pub learning_rate: f64,
     /// The largest step of Adam on half a block, whose loss is a sum of squares with less noise.
     pub block_learning_rate: f64,
+    /// How much the distance to the dense model's hidden states counts beside the divergence of the
+    /// next-token probabilities, when the whole model is tuned.
+    pub hidden_weight: f64,
     /// The number of segments whose gradients make one step.
     pub batch: usize,
     /// The arithmetic of the gradients and of the logits.
@@ -69,6 +72,7 @@ impl Default for TuneSettings {
             tune_epochs: 4,
             learning_rate: 5e-4,
             block_learning_rate: 2e-3,
+            hidden_weight: 10.0,
             batch: 2,
             arithmetic: Arithmetic::default(),
         }
@@ -98,6 +102,12 @@ impl TuneSettings {
     pub fn validate(&self) -> Result<()> {
         if self.tune_epochs == 0 || self.batch == 0 {
             return usage_error!("`tune_epochs` and `batch` must be at least 1");
+        }
+        if !(self.hidden_weight >= 0.0 && self.hidden_weight.is_finite()) {
+            let weight = self.hidden_weight;
+            return usage_error!(
+                "`hidden_weight` is {weight}; a number of at least 0 was expected"
+            );
         }
         let rates = [
             ("learning_rate", self.learning_rate),

@@ -4,6 +4,7 @@ use super::{
     adam::Step,
     layer::{Layer, Values},
 };
+use crate::rows::Keep;
 use rayon::prelude::*;
 use sparsellm_base::Result;
 use sparsellm_checkpoint::Checkpoint;
@@ -17,10 +18,14 @@ pub struct Student {
 }
 
 impl Student {
-    /// Prepares pruned decoder layers to be tuned. Gradients are computed in this arithmetic.
-    pub fn new(blocks: Vec<Block>, arithmetic: Arithmetic) -> Self {
-        let layer = |block| Layer::new(block, None, arithmetic);
-        Student { layers: blocks.into_iter().map(layer).collect() }
+    /// Prepares pruned decoder layers to be tuned. Gradients are computed in this arithmetic, and
+    /// Adam's moments are kept as `keep` says.
+    ///
+    /// # Errors
+    /// If the moments are to be kept in files that cannot be created.
+    pub fn new(blocks: Vec<Block>, arithmetic: Arithmetic, keep: Keep) -> Result<Self> {
+        let layer = |block| Layer::new(block, None, arithmetic, keep);
+        Ok(Student { layers: blocks.into_iter().map(layer).collect::<Result<_>>()? })
     }
 
     /// The inputs of each layer, and the last one's output, for segments whose embedding is
@@ -36,14 +41,28 @@ impl Student {
     }
 
     /// Adds the gradients, given the layers' inputs and the gradient `d` with respect to the
-    /// last one's output.
-    pub fn backward(&mut self, mut inputs: Vec<Matrix>, mut d: Matrix, seq_len: usize) {
+    /// last one's output. `between` is called with each layer before the last, the hidden states
+    /// after it and their gradient so far, to add to the gradient.
+    ///
+    /// # Errors
+    /// Those of `between`.
+    pub fn backward(
+        &mut self,
+        mut inputs: Vec<Matrix>,
+        mut d: Matrix,
+        seq_len: usize,
+        mut between: impl FnMut(usize, &Matrix, &mut Matrix) -> Result<()>,
+    ) -> Result<()> {
         let at = Positions::segments(seq_len);
         inputs.truncate(self.layers.len());
-        for layer in self.layers.iter_mut().rev() {
-            let Some(hidden) = inputs.pop() else { return };
+        for (index, layer) in self.layers.iter_mut().enumerate().rev() {
+            let Some(hidden) = inputs.pop() else { break };
             d = layer.block.backward(&hidden, at, d, &mut layer.gradients);
+            if let Some(before) = index.checked_sub(1) {
+                between(before, &hidden, &mut d)?;
+            }
         }
+        Ok(())
     }
 
     /// Adds up the ranks' gradients.
@@ -58,22 +77,25 @@ impl Student {
     }
 
     /// Moves all parameters, and sets the gradients to zero.
-    pub fn step(&mut self, step: Step) {
-        self.layers.par_iter_mut().for_each(|layer| layer.step(step));
+    ///
+    /// # Errors
+    /// If the moments' files cannot be read or written.
+    pub fn step(&mut self, step: Step) -> Result<()> {
+        self.layers.par_iter_mut().try_for_each(|layer| layer.step(step))
     }
 
     /// Passes `write` the parameters and their moments, layer by layer.
     ///
     /// # Errors
-    /// Those of `write`.
-    pub fn save(&self, write: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        self.layers.iter().try_for_each(|layer| layer.save(write))
+    /// Those of `write`, or if the moments' files cannot be read.
+    pub fn save(&mut self, write: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| layer.save(write))
     }
 
     /// Takes the parameters and their moments back, in the order of [`save`](Self::save).
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Those of `read`, or if the moments' files cannot be written.
     pub fn restore(&mut self, read: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| layer.restore(read))
     }
