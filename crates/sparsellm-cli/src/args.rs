@@ -255,7 +255,7 @@ pub struct Tune {
     /// [default: the first of text, sentence, messages and conversations]
     #[arg(long, value_name = "NAME")]
     pub text_field: Option<String>,
-    /// Segments to draw; one of eight is held out
+    /// Segments to draw for each epoch, and an eighth as many to hold out
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     pub samples: usize,
     /// Tokens per segment [default: 2048, or the model's positions if fewer]

@@ -180,6 +180,18 @@ impl Source {
         self.named(draw(&tokens, samples, seq_len, seed))
     }
 
+    /// The number of segments of `seq_len` tokens, if the file holds the segments themselves and
+    /// none can be drawn beyond them.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read.
+    pub fn most_segments(&self, seq_len: usize) -> Result<Option<usize>> {
+        match self.is("npy") {
+            true => Ok(Some(npy::read(&self.path)?.len() / seq_len.max(1))),
+            false => Ok(None),
+        }
+    }
+
     /// Cuts the text into windows of `seq_len` tokens, at most `max` of them.
     ///
     /// # Errors

@@ -64,7 +64,15 @@ fn tune_with(
     observe: &mut Observer,
 ) -> Result<TuneReport> {
     let segments = segments(dense);
-    let plan = TunePlan { pruned, dense, segments: &segments, settings, keep, ranks: &Local };
+    let plan = TunePlan {
+        pruned,
+        dense,
+        segments: &segments,
+        more: &Segments::new(Vec::new(), 12),
+        settings,
+        keep,
+        ranks: &Local,
+    };
     let blocks = (0..pruned.shape().layers).map(|i| pruned.block(i)).collect::<Result<_>>()?;
     let mut out = Output::create(&pruned.checkpoint, output, &json!({}), existing, &Local)?;
     let done = out.done().last().cloned();

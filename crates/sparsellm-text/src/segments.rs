@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sparsellm_checkpoint::hex;
+use std::ops::Range;
 
 /// Token segments of equal length, for calibration or measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +26,17 @@ impl Segments {
         let mut sha = Sha256::new();
         self.tokens.iter().for_each(|token| sha.update(token.to_le_bytes()));
         hex(&sha.finalize())
+    }
+
+    /// Returns some of the segments.
+    pub fn part(&self, range: Range<usize>) -> Segments {
+        let tokens = self.tokens[range.start * self.seq_len..range.end * self.seq_len].to_vec();
+        Segments::new(tokens, self.seq_len)
+    }
+
+    /// Returns the segments one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        self.tokens.chunks_exact(self.seq_len.max(1))
     }
 
     /// Returns the number of segments.

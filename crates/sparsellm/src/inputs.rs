@@ -71,6 +71,8 @@ pub(crate) struct Draw {
     pub text_field: Option<String>,
     /// How many segments are drawn.
     pub samples: usize,
+    /// How many are drawn after them for tuning.
+    pub more: usize,
     /// Tokens per segment, as asked for.
     pub seq_len: Option<usize>,
     /// The seed that the segments are drawn with.
@@ -79,12 +81,13 @@ pub(crate) struct Draw {
 
 impl Default for Draw {
     fn default() -> Self {
-        Draw { text: None, text_field: None, samples: 128, seq_len: None, seed: 0 }
+        Draw { text: None, text_field: None, samples: 128, more: 0, seq_len: None, seed: 0 }
     }
 }
 
 impl Draw {
-    /// Draws the segments for `model`, on behalf of `purpose`, which an error names.
+    /// Draws the segments for `model`, on behalf of `purpose`, which an error names. The second
+    /// ones are those that are drawn for tuning, as far as the text has them.
     ///
     /// # Errors
     /// If there is no text, or it cannot be read or is too short.
@@ -95,7 +98,7 @@ impl Draw {
         hub: &Hub,
         ranks: &dyn Communicator,
         observe: &mut Observer,
-    ) -> Result<Segments> {
+    ) -> Result<(Segments, Segments)> {
         let Some(text) = &self.text else {
             return usage_error!(
                 "{purpose} needs calibration text: `calibration` wikitext2, ptb, c4 or a file"
@@ -104,7 +107,10 @@ impl Draw {
         let seq_len = resolve_seq_len(model, self.seq_len)?;
         let source = find_text(text, Use::Calibration, hub, ranks, observe)?;
         let source = source.text_field(self.text_field.clone());
-        source.segments(self.samples, seq_len, self.seed, &model.checkpoint, observe)
+        let most = source.most_segments(seq_len)?.map_or(usize::MAX, |most| most.max(self.samples));
+        let count = self.samples.saturating_add(self.more).min(most);
+        let all = source.segments(count, seq_len, self.seed, &model.checkpoint, observe)?;
+        Ok((all.part(0..self.samples), all.part(self.samples..count)))
     }
 }
 

@@ -99,7 +99,7 @@ pub use sparsellm_data::{Hub, Use};
 pub use sparsellm_eval::Perplexity;
 pub use sparsellm_model::Model;
 pub use sparsellm_prune::{
-    Calibration, Gram, Method, Pattern, Settings, find_method, methods, prune_matrix,
+    Calibration, Gram, Method, Pattern, Settings, StateType, find_method, methods, prune_matrix,
 };
 pub use sparsellm_report::PruneReport;
 pub use sparsellm_tensor::Matrix;

@@ -235,6 +235,14 @@ impl<'a> Pruner<'a> {
         Ok(needs_text(self.method, &self.resolve()?))
     }
 
+    /// The number of segments that are drawn beside the calibration's, for tuning the whole model. Runs that share a calibration must agree on it.
+    ///
+    /// # Errors
+    /// If a setting does not exist or has the wrong type.
+    pub fn segments_for_tuning(&self) -> Result<usize> {
+        Ok(self.more(&self.resolve()?))
+    }
+
     /// Draws the run's calibration segments, for several runs to share; `None` if the method needs
     /// no calibration, or this run has a shared one. The model must be open.
     ///
@@ -297,9 +305,18 @@ impl<'a> Pruner<'a> {
         if self.shared.is_some() || !needs_text(self.method, settings) {
             return Ok(None);
         }
+        let draw = Draw { more: self.more(settings), ..self.draw.clone() };
         let (purpose, observe) = (self.method.name(), &mut self.observer);
-        let segments = self.draw.segments(purpose, model, hub, self.ranks, observe)?;
-        Ok(Some(Calibration::new(segments)))
+        let (segments, more) = draw.segments(purpose, model, hub, self.ranks, observe)?;
+        Ok(Some(Calibration::new(segments).with_more(more)))
+    }
+
+    /// The number of segments that are drawn beside the calibration's, for tuning the whole model.
+    fn more(&self, settings: &Settings) -> usize {
+        match settings.tune.model() {
+            true => settings.tuning.more_segments(self.draw.samples),
+            false => 0,
+        }
     }
 
     /// Reads the windows of each text that the model is evaluated on. All texts are read before any

@@ -187,8 +187,10 @@ impl<'a> Tuner<'a> {
         let ranks = self.ranks;
         let pruned = open_model(&self.pruned, hub, ranks, &mut self.observer)?;
         let dense = open_model(&self.dense, hub, ranks, &mut self.observer)?;
-        let segments = self.draw.segments("tuning", &pruned, hub, ranks, &mut self.observer)?;
-        let identity = self.identity(&settings, (&pruned, &dense), &segments)?;
+        self.draw.more = settings.more_segments(self.draw.samples);
+        let (segments, more) =
+            self.draw.segments("tuning", &pruned, hub, ranks, &mut self.observer)?;
+        let identity = self.identity(&settings, (&pruned, &dense), (&segments, &more))?;
         if self.existing.resume {
             let record = finished_before(output, &identity, ranks)?;
             if let Ok(tune) = TuneReport::deserialize(&record["tune"]) {
@@ -205,6 +207,7 @@ impl<'a> Tuner<'a> {
             pruned: &pruned,
             dense: &dense,
             segments: &segments,
+            more: &more,
             settings: &settings,
             keep: Keep { state: self.state, spill: spilled.then_some(&*folder) },
             ranks,
@@ -250,7 +253,7 @@ impl<'a> Tuner<'a> {
         &self,
         settings: &TuneSettings,
         (pruned, dense): (&Model, &Model),
-        segments: &Segments,
+        (segments, more): (&Segments, &Segments),
     ) -> Result<Value> {
         Ok(json!({"tuning": {
             "sparsellm": env!("CARGO_PKG_VERSION"),
@@ -260,6 +263,7 @@ impl<'a> Tuner<'a> {
                 "dense_sha256": dense.checkpoint.digest()?,
                 "dense_config_sha256": dense.checkpoint.config_digest(),
                 "calibration_sha256": segments.digest(),
+                "further_sha256": more.digest(),
             },
             "settings": settings,
             "state": self.state,

@@ -128,7 +128,8 @@ impl Subject {
             return Ok(None);
         }
         let text = (&args.calibration, &args.text_field);
-        let key = format!("{:?}", (text, args.samples, args.seq_len, args.seed));
+        let tuned = pruner.segments_for_tuning()?;
+        let key = format!("{:?}", (text, args.samples, tuned, args.seq_len, args.seed));
         if let Some(calibration) = self.calibrations.get(&key) {
             return Ok(Some(calibration.clone()));
         }

@@ -8,6 +8,8 @@ use std::cell::RefCell;
 pub struct Calibration {
     /// The calibration segments.
     pub segments: Segments,
+    /// Further segments of the same text, for tuning the whole model.
+    pub more: Segments,
     /// Each layer's share of outliers, once a run has needed it.
     pub(super) outliers: RefCell<Vec<f64>>,
 }
@@ -15,6 +17,12 @@ pub struct Calibration {
 impl Calibration {
     /// A calibration on `segments`, without statistics yet.
     pub fn new(segments: Segments) -> Self {
-        Calibration { segments, outliers: RefCell::default() }
+        let more = Segments::new(Vec::new(), segments.seq_len);
+        Calibration { segments, more, outliers: RefCell::default() }
+    }
+
+    /// The same, with `more` segments of the same text for tuning the whole model.
+    pub fn with_more(self, more: Segments) -> Self {
+        Calibration { more, ..self }
     }
 }

@@ -40,6 +40,7 @@ pub fn tune_pruned(
         pruned: model,
         dense: model,
         segments,
+        more: &calibration.more,
         settings: &settings.tuning,
         keep: streaming.keep(settings.state),
         ranks: plan.ranks,

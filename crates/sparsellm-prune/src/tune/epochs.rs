@@ -1,10 +1,15 @@
-//! The order in which tuning sees its segments.
+//! Which segments tuning trains on, and in which order.
 
 use rand_mt::Mt;
 use std::ops::Range;
 
 /// One of so many segments is held out.
-const HELD_OUT: usize = 8;
+pub const HELD_OUT: usize = 8;
+
+/// How many of so many segments, at least two, are held out.
+pub fn held_out(segments: usize) -> usize {
+    segments.div_ceil(HELD_OUT).min(segments - 1)
+}
 
 /// The segments of a run: those trained on, and those held out to choose the epoch that is kept.
 #[derive(Clone, Debug)]
@@ -16,27 +21,25 @@ pub struct Split {
 impl Split {
     /// Splits so many segments, at least two; the last eighth is held out.
     pub fn of(segments: usize) -> Split {
-        let training = segments - segments.div_ceil(HELD_OUT).min(segments - 1);
+        let training = segments - held_out(segments);
         Split { training, held_out: training..segments }
     }
 }
 
-/// The orders of the training segments, epoch by epoch: each is a shuffle of the one before.
-pub struct Orders {
-    order: Vec<usize>,
-    rng: Mt,
-}
+/// The orders of the training segments, epoch by epoch.
+pub struct Orders(Mt);
 
 impl Orders {
-    pub fn new(split: &Split) -> Orders {
-        Orders { order: (0..split.training).collect(), rng: Mt::new(0) }
+    pub fn new() -> Orders {
+        Orders(Mt::new(0))
     }
 
-    /// The order of the next epoch (Fisher and Yates's shuffle).
-    pub fn next(&mut self) -> &[usize] {
-        for i in (1..self.order.len()).rev() {
-            self.order.swap(i, (self.rng.next_u32() as usize) % (i + 1));
+    /// The order of the next epoch, of so many segments (Fisher and Yates's shuffle).
+    pub fn next(&mut self, segments: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..segments).collect();
+        for i in (1..segments).rev() {
+            order.swap(i, (self.0.next_u32() as usize) % (i + 1));
         }
-        &self.order
+        order
     }
 }

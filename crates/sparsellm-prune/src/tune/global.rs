@@ -4,21 +4,21 @@ use super::{
     TuneSettings,
     adam::Step,
     distillation::Distillation,
-    epochs::{Orders, Split},
+    epochs::Orders,
     layer::Values,
     state,
     student::Student,
     teacher::{Teacher, pull},
+    text::Text,
 };
 use crate::{Output, rows::Keep};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sparsellm_base::{Error, Event, Observer, Result, numerics_error, usage_error};
+use sparsellm_base::{Error, Event, Observer, Result, numerics_error};
 use sparsellm_model::{Block, Model, segments_per_chunk};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use sparsellm_text::Segments;
-use std::ops::Range;
 
 /// What tuning did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,8 +41,11 @@ pub struct TunePlan<'a> {
     pub pruned: &'a Model,
     /// The dense model that it was pruned from.
     pub dense: &'a Model,
-    /// The text; the last eighth of its segments is held out.
+    /// The text of the first epoch.
     pub segments: &'a Segments,
+    /// That of the other epochs and the held-out text, as far as there is any; otherwise, the last
+    /// eighth of `segments` is held out.
+    pub more: &'a Segments,
     /// The options.
     pub settings: &'a TuneSettings,
     /// How Adam's moments are kept.
@@ -65,41 +68,41 @@ pub fn tune_model(
     output: &mut Output,
     observe: &mut Observer,
 ) -> Result<TuneReport> {
-    let TunePlan { pruned, dense, segments, settings, keep, ranks } = *plan;
+    let TunePlan { pruned, dense, segments, more, settings, keep, ranks } = *plan;
     settings.validate()?;
-    let count = segments.count();
-    if count < 2 {
-        return usage_error!("tuning needs at least 2 segments of `calibration` text");
-    }
-    let split = Split::of(count);
+    let Text { held_out, epochs } = Text::of(segments, more, settings.tune_epochs, observe)?;
     let mut run = Run {
         student: Student::new(blocks, settings.arithmetic, keep)?,
         heads: Distillation::new(pruned, dense, settings.arithmetic)?,
-        teacher: Teacher::new(plan, output.run_folder(), observe)?,
+        held_out: Teacher::new(plan, held_out, None, observe)?,
         hidden_weight: settings.hidden_weight,
+        seq_len: segments.seq_len,
         pruned,
-        segments,
         ranks,
     };
-    let (mut best, mut report) = run.begin(split.held_out.clone(), done, output)?;
+    let (mut best, mut report) = run.begin(done, output)?;
     let held_out = report.held_out.last().copied().unwrap_or_default();
     observe.notify(Event::Tuned { epoch: report.epochs, training: None, held_out })?;
-    let steps = split.training.div_ceil(settings.batch);
-    let all = steps * settings.tune_epochs;
-    let mut orders = Orders::new(&split);
-    for epoch in 1..=settings.tune_epochs {
-        let order = orders.next();
+    let folder = output.run_folder().to_path_buf();
+    let matched = (settings.hidden_weight > 0.0).then_some(&*folder);
+    let steps = |text: &Segments| text.count().div_ceil(settings.batch);
+    let all = epochs.iter().map(steps).sum();
+    let (mut orders, mut next) = (Orders::new(), 0);
+    for (epoch, text) in (1..).zip(epochs) {
+        let (order, first) = (orders.next(text.count()), next);
+        next += steps(&text);
         if epoch <= report.epochs {
             continue; // done by the run that this one resumes
         }
-        let (mut training, first) = (0.0, (epoch - 1) * steps);
+        let tokens = text.tokens.len() as f64;
+        let (mut training, mut teacher) = (0.0, Teacher::new(plan, text, matched, observe)?);
         for (i, batch) in (first..).zip(order.chunks(settings.batch)) {
-            training += run.step(batch, i, all, settings.learning_rate)?;
+            training += run.step(&mut teacher, batch, (i, all), settings.learning_rate)?;
             observe.notify(Event::Measured { what: "tuning", done: i + 1, of: all })?;
         }
-        report.training.push(training / (split.training * segments.seq_len) as f64);
+        report.training.push(training / tokens);
         let values = run.student.rounded(&pruned.checkpoint)?;
-        let held_out = run.held_out(&values, split.held_out.clone())?;
+        let held_out = run.held_out(&values)?;
         observe.notify(Event::Tuned {
             epoch,
             training: report.training.last().copied(),
@@ -121,25 +124,21 @@ struct Run<'a> {
     pruned: &'a Model,
     student: Student,
     heads: Distillation,
-    teacher: Teacher,
+    /// The held-out text.
+    held_out: Teacher,
     /// λ: how much hidden states count beside the divergence.
     hidden_weight: f64,
-    segments: &'a Segments,
+    seq_len: usize,
     ranks: &'a dyn Communicator,
 }
 
 impl Run<'_> {
     /// The best parameters and the report so far: those of the pruned model, or those of the
     /// unfinished run that is resumed.
-    fn begin(
-        &mut self,
-        held_out: Range<usize>,
-        done: Option<Value>,
-        output: &Output,
-    ) -> Result<(Vec<Values>, TuneReport)> {
+    fn begin(&mut self, done: Option<Value>, output: &Output) -> Result<(Vec<Values>, TuneReport)> {
         let mut best = self.student.rounded(&self.pruned.checkpoint)?;
         let Some(record) = done else {
-            let loss = self.held_out(&best, held_out)?;
+            let loss = self.held_out(&best)?;
             let held_out = vec![loss];
             let report = TuneReport { epochs: 0, kept_epoch: 0, held_out, training: Vec::new() };
             return Ok((best, report));
@@ -187,14 +186,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes step `t` of `of` on a batch of segments, and returns the sum of its tokens' losses.
-    fn step(&mut self, batch: &[usize], t: usize, of: usize, rate: f64) -> Result<f64> {
-        let seq_len = self.segments.seq_len;
-        let scale = 1.0 / (batch.len() * seq_len) as f32;
-        let pieces: Vec<&[usize]> = batch.chunks(segments_per_chunk(seq_len)).collect();
+    /// Makes step `t` of `of` on a batch of the teacher's segments, and returns the sum of its tokens'
+    /// losses.
+    fn step(
+        &mut self,
+        teacher: &mut Teacher,
+        batch: &[usize],
+        (t, of): (usize, usize),
+        rate: f64,
+    ) -> Result<f64> {
+        let scale = 1.0 / (batch.len() * self.seq_len) as f32;
+        let pieces: Vec<&[usize]> = batch.chunks(segments_per_chunk(self.seq_len)).collect();
         let mut losses = vec![0.0; pieces.len()];
         for i in self.turns(pieces.len()) {
-            losses[i] = self.add_gradient(pieces[i], scale)?;
+            losses[i] = self.add_gradient(teacher, pieces[i], scale)?;
         }
         self.ranks.sum(&mut losses);
         self.student.sum_gradients(self.ranks);
@@ -215,20 +220,24 @@ impl Run<'_> {
         (self.ranks.rank()..pieces).step_by(self.ranks.size())
     }
 
-    /// Adds the gradient of the loss on some segments, times `scale`, and returns the sum of their
-    /// tokens' losses.
-    fn add_gradient(&mut self, segments: &[usize], scale: f32) -> Result<f64> {
-        let seq_len = self.segments.seq_len;
-        let teacher = self.teacher.last(segments);
-        let hidden = self.pruned.embed(&self.tokens(segments), seq_len)?;
-        let mut inputs = self.student.forward(hidden, seq_len);
-        let last = inputs.pop().unwrap_or_else(|| Matrix::zeros(0, teacher.cols));
+    /// Adds the gradient of the loss on some segments, times `scale`:
+    /// `KL(p_dense ‖ p_sparse) + λ/L · Σ_l ‖h_l − ĥ_l‖² / ‖ĥ_l‖²`, summed over tokens, with the dense
+    /// model's hidden states ĥ_l after L of the layers. Returns the sum of the divergences.
+    fn add_gradient(
+        &mut self,
+        teacher: &mut Teacher,
+        segments: &[usize],
+        scale: f32,
+    ) -> Result<f64> {
+        let hidden = self.pruned.embed(&teacher.tokens(segments), self.seq_len)?;
+        let dense = teacher.last(segments);
+        let mut inputs = self.student.forward(hidden, self.seq_len);
+        let last = inputs.pop().unwrap_or_else(|| Matrix::zeros(0, dense.cols));
         let input = self.pruned.finish(last.clone())?;
-        let (loss, d) = self.heads.gradient(input.view(), teacher.view(), scale);
+        let (loss, d) = self.heads.gradient(input.view(), dense.view(), scale);
         let d = self.pruned.finish_backward(&last, d)?;
-        let Run { student, teacher, hidden_weight, .. } = self;
-        let weight = scale * *hidden_weight as f32 / teacher.matched().max(1) as f32;
-        student.backward(inputs, d, seq_len, |layer, hidden, d| {
+        let weight = scale * self.hidden_weight as f32 / teacher.matched().max(1) as f32;
+        self.student.backward(inputs, d, self.seq_len, |layer, hidden, d| {
             if let Some(dense) = teacher.after(layer, segments)? {
                 pull(hidden.view(), dense.view(), weight, d);
             }
@@ -237,29 +246,22 @@ impl Run<'_> {
         Ok(loss)
     }
 
-    /// The tokens of some segments.
-    fn tokens(&self, segments: &[usize]) -> Vec<u32> {
-        let seq_len = self.segments.seq_len;
-        let of_segment = |s: &usize| &self.segments.tokens[s * seq_len..(s + 1) * seq_len];
-        segments.iter().flat_map(of_segment).copied().collect()
-    }
-
-    /// The mean loss on held-out segments, with these values of the parameters.
-    fn held_out(&self, values: &[Values], segments: Range<usize>) -> Result<f64> {
-        let seq_len = self.segments.seq_len;
-        let all: Vec<usize> = segments.collect();
+    /// The mean divergence on the held-out text, with these values of the parameters.
+    fn held_out(&self, values: &[Values]) -> Result<f64> {
+        let (seq_len, teacher) = (self.seq_len, &self.held_out);
+        let all: Vec<usize> = (0..teacher.count()).collect();
         let pieces: Vec<&[usize]> = all.chunks(segments_per_chunk(seq_len)).collect();
         let mut losses = vec![0.0; pieces.len()];
         let mut own = Vec::new();
         for i in self.turns(pieces.len()) {
-            let hidden = self.pruned.embed(&self.tokens(pieces[i]), seq_len)?;
-            own.push((i, hidden, self.teacher.last(pieces[i])));
+            let hidden = self.pruned.embed(&teacher.tokens(pieces[i]), seq_len)?;
+            own.push((i, hidden, teacher.last(pieces[i])));
         }
         let hidden = own.iter_mut().map(|(_, hidden, _)| hidden).collect();
         self.student.run_with(values, hidden, seq_len);
-        for (i, hidden, teacher) in own {
+        for (i, hidden, dense) in own {
             let input = self.pruned.finish(hidden)?;
-            losses[i] = self.heads.loss(input.view(), teacher.view());
+            losses[i] = self.heads.loss(input.view(), dense.view());
         }
         self.ranks.sum(&mut losses);
         Ok(losses.into_iter().sum::<f64>() / (all.len() * seq_len) as f64)

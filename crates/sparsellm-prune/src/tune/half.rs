@@ -58,10 +58,10 @@ pub fn tune_half(block: &mut Block, task: &HalfTask) -> Result<HalfReport> {
     if energy <= 0.0 || !held_out.is_finite() {
         return Ok(report); // there is nothing to come closer to
     }
-    let mut orders = Orders::new(&split);
+    let mut orders = Orders::new();
     let steps = split.training.div_ceil(settings.batch);
     for epoch in 0..settings.tune_epochs {
-        for (i, batch) in orders.next().chunks(settings.batch).enumerate() {
+        for (i, batch) in orders.next(split.training).chunks(settings.batch).enumerate() {
             let scale = 1.0 / (energy * batch.len() as f64);
             for segment in batch.iter().filter_map(|segment| own.local(*segment)) {
                 task.add_gradient(&mut layer, segment, scale as f32);

@@ -21,7 +21,7 @@ pub struct Layer {
 }
 
 /// Values that are moved at once: what is kept in a file is read and written in such pieces.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 13;
 
 impl Layer {
     /// Prepares a layer to be tuned. Linears that nothing was pruned from stay as they are and, if

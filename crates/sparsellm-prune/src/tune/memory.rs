@@ -1,6 +1,6 @@
 //! The memory law of tuning (ARCHITECTURE.md).
 
-use super::distillation::TOKENS;
+use super::{distillation::TOKENS, epochs::HELD_OUT};
 use crate::rows::StateType;
 use sparsellm_base::Result;
 use sparsellm_model::{Model, segments_per_chunk};
@@ -88,11 +88,14 @@ pub fn peak(sizes: Sizes, state: StateType, spilled: bool) -> usize {
     // A bit says which weights are kept.
     let weights = 4 * sizes.weights + sizes.packed + sizes.weights / 8;
     let kept = sizes.kept * (moving(state, spilled) + COMPARED);
+    let held_out = sizes.tokens * d / HELD_OUT;
+    // The dense model while it runs: its hidden states twice, as ranks gather them, and a layer.
+    let teacher = 2 * sizes.tokens * d + sizes.largest;
     // One layer's dense gradient, the layers' inputs, what a pass through one layer computes, the
-    // dense model's last hidden states.
+    // dense model's last hidden states, the logits of a tile.
     let passes = sizes.largest
         + piece * ((sizes.layers + 2) * d + 8 * d + 4 * sizes.widest)
-        + sizes.tokens * d;
-    let logits = sizes.vocabulary * (d + 2 * TOKENS);
-    weights + kept + 4 * (passes + logits)
+        + sizes.tokens * d
+        + 2 * TOKENS * sizes.vocabulary;
+    weights + kept + 4 * (sizes.vocabulary * d + held_out + teacher.max(passes))
 }

@@ -12,6 +12,7 @@ mod settings;
 mod state;
 mod student;
 mod teacher;
+mod text;
 
 pub use crate::record::HalfReport;
 pub use global::{TunePlan, TuneReport, tune_model};

@@ -1,5 +1,6 @@
 //! The options of tuning.
 
+use super::epochs::HELD_OUT;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Result, usage_error};
@@ -93,6 +94,13 @@ impl TuneSettings {
         let settings: TuneSettings = serde_json::from_value(all).map_err(bad)?;
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// The number of segments that tuning wants beside the first epoch's `samples`: those of the
+    /// other epochs, and the held-out ones.
+    pub fn more_segments(&self, samples: usize) -> usize {
+        let epochs = self.tune_epochs.saturating_sub(1);
+        epochs.saturating_mul(samples).saturating_add(samples.div_ceil(HELD_OUT))
     }
 
     /// Checks that the options can be honoured.

@@ -6,11 +6,15 @@ use sparsellm_base::{Event, Observer, Result};
 use sparsellm_model::segments_per_chunk;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, View};
-use std::{collections::BTreeMap, path::Path};
+use sparsellm_text::Segments;
+use std::{collections::BTreeMap, ops::Range, path::Path};
 
-/// The hidden states of the dense model that the pruned one should have.
+/// The layers, at most, whose hidden states are matched: each takes `tokens × d` numbers of disk.
+const MATCHED: usize = 12;
+
+/// A text, and the hidden states that the dense model has on it.
 pub struct Teacher {
-    seq_len: usize,
+    text: Segments,
     /// The inputs of the head, `[tokens, d]`.
     last: Matrix,
     /// The hidden states after some of the layers, by layer.
@@ -18,15 +22,20 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Runs the dense model; each rank runs its share of the segments. The hidden states between
-    /// layers, if the settings want them matched, are kept in temporary files in `folder`.
+    /// Runs the dense model on a text; each rank runs its share of the segments. The hidden states
+    /// between layers, if they are to be matched, are kept in temporary files in `folder`.
     ///
     /// # Errors
     /// If the model's weights cannot be read, the files cannot be written, or the observer returns
     /// an error.
-    pub fn new(plan: &TunePlan, folder: &Path, observe: &mut Observer) -> Result<Teacher> {
-        let TunePlan { dense, segments, ranks, settings, .. } = *plan;
-        let (seq_len, tokens) = (segments.seq_len, &segments.tokens);
+    pub fn new(
+        plan: &TunePlan,
+        text: Segments,
+        folder: Option<&Path>,
+        observe: &mut Observer,
+    ) -> Result<Teacher> {
+        let TunePlan { dense, ranks, .. } = *plan;
+        let (seq_len, tokens) = (text.seq_len, &text.tokens);
         let piece = segments_per_chunk(seq_len) * seq_len;
         let own = ranks.share_in_pieces(tokens.len(), piece);
         let mut hidden = dense.embed(&tokens[own.clone()], seq_len)?;
@@ -34,21 +43,36 @@ impl Teacher {
         let mut layers = BTreeMap::new();
         for index in 0..of {
             dense.block(index)?.run(&mut hidden, seq_len);
-            if settings.hidden_weight > 0.0 && matched(index, of) {
+            if let Some(folder) = folder.filter(|_| is_matched(index, of)) {
                 layers.insert(index, kept(&gathered(&hidden, tokens.len(), ranks), folder)?);
             }
             observe.notify(Event::Measured { what: "dense model", done: index + 1, of })?;
         }
         let last = gathered(&dense.finish(hidden)?, tokens.len(), ranks);
-        Ok(Teacher { seq_len, last, layers })
+        Ok(Teacher { text, last, layers })
     }
 
     /// The inputs of the head on some segments.
     pub fn last(&self, segments: &[usize]) -> Matrix {
-        let rows = segments.iter().map(|segment| segment * self.seq_len);
-        let of_segment = |first| self.last.rows(first..first + self.seq_len).data;
-        let data: Vec<f32> = rows.flat_map(of_segment).copied().collect();
-        Matrix::new(segments.len() * self.seq_len, self.last.cols, data)
+        let of_segment = |segment: &usize| self.last.rows(self.rows(*segment)).data;
+        let data: Vec<f32> = segments.iter().flat_map(of_segment).copied().collect();
+        Matrix::new(segments.len() * self.text.seq_len, self.last.cols, data)
+    }
+
+    /// The tokens of some segments.
+    pub fn tokens(&self, segments: &[usize]) -> Vec<u32> {
+        let of_segment = |segment: &usize| &self.text.tokens[self.rows(*segment)];
+        segments.iter().flat_map(of_segment).copied().collect()
+    }
+
+    /// The number of segments.
+    pub fn count(&self) -> usize {
+        self.text.count()
+    }
+
+    /// The rows of a segment.
+    fn rows(&self, segment: usize) -> Range<usize> {
+        segment * self.text.seq_len..(segment + 1) * self.text.seq_len
     }
 
     /// The hidden states after a layer on some segments, if they are to be matched.
@@ -56,13 +80,13 @@ impl Teacher {
     /// # Errors
     /// If they cannot be read.
     pub fn after(&mut self, layer: usize, segments: &[usize]) -> Result<Option<Matrix>> {
+        let seq_len = self.text.seq_len;
         let Some(rows) = self.layers.get_mut(&layer) else { return Ok(None) };
         let mut data = Vec::new();
         for segment in segments {
-            let first = segment * self.seq_len;
-            data.extend_from_slice(rows.read(first..first + self.seq_len)?);
+            data.extend_from_slice(rows.read(segment * seq_len..(segment + 1) * seq_len)?);
         }
-        Ok(Some(Matrix::new(segments.len() * self.seq_len, self.last.cols, data)))
+        Ok(Some(Matrix::new(segments.len() * seq_len, self.last.cols, data)))
     }
 
     /// The number of layers whose hidden states are to be matched.
@@ -93,9 +117,11 @@ fn gathered(mine: &Matrix, tokens: usize, ranks: &dyn Communicator) -> Matrix {
     all
 }
 
-fn matched(index: usize, of: usize) -> bool {
-    let stride: usize = std::env::var("STRIDE").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
-    index + 1 < of && (index + 1) % stride == 0
+/// Whether the hidden states after this layer are matched: those after every layer of a small model,
+/// and those after every k-th of one with more than [`MATCHED`]. After the last layer, the
+/// divergence matches them.
+fn is_matched(index: usize, layers: usize) -> bool {
+    index + 1 < layers && (index + 1).is_multiple_of(layers.div_ceil(MATCHED))
 }
 
 /// Adds to `d` the gradient of `weight · Σ_t ‖h_t − ĥ_t‖² / ‖ĥ_t‖²` with respect to a layer's
