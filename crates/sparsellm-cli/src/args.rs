@@ -161,7 +161,8 @@ pub struct SettingsFlags {
     #[serde(flatten)]
     pub additions: Additions,
     /// Tune what is kept: each half of a block as soon as it is pruned (block), the whole model
-    /// against the dense one after the last layer (global), or both [default: none]
+    /// against the dense one after the last layer (global), or both
+    /// [default: global for sparsellm-plus, none for other methods]
     #[arg(long, value_name = "none|block|global|both", value_parser = parse::<TuneScope>)]
     pub tune: Option<TuneScope>,
     /// The largest step of Adam on half-blocks [default: 0.002]
@@ -216,14 +217,14 @@ pub struct TuneFlags {
     /// How often to go through the segments [default: 4]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub tune_epochs: Option<usize>,
-    /// The largest step of Adam through the whole model [default: 0.0005]
+    /// The largest step of Adam through the whole model [default: 0.0007]
     #[arg(long, value_name = "F")]
     pub learning_rate: Option<f64>,
     /// How much the dense model's hidden states count beside its next-token probabilities, when
     /// the whole model is tuned [default: 10]
     #[arg(long, value_name = "F")]
     pub hidden_weight: Option<f64>,
-    /// Segments per step [default: 2]
+    /// Segments per step [default: 1]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: Option<usize>,
     /// Number type of the factors in the products of gradients and logits [default: bf16]

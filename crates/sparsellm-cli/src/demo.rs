@@ -3,8 +3,7 @@
 use crate::args;
 use crate::context::{print, print_json};
 use serde_json::{Value, json};
-use sparsellm::{Calibration, Error, Evaluator, Model, Observer, Pruner, Result};
-use sparsellm_data::Source;
+use sparsellm::{Error, Evaluator, Model, Pruner, Result};
 use sparsellm_prune::METHODS;
 use std::{path::Path, time::Instant};
 
@@ -59,10 +58,12 @@ pub fn run(args: &args::Demo) -> Result<()> {
 fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) -> Result<Value> {
     let model = Model::open(&home.join(name))?;
     let test = home.join("test.txt").to_string_lossy().into_owned();
-    let text = Source::file(&home.join("calibration.txt").to_string_lossy())?;
-    let segments =
-        text.segments(SAMPLES, SEQ_LEN, args.seed, &model.checkpoint, &mut Observer::silent())?;
-    let calibration = Calibration::new(segments);
+    let calibration = Pruner::for_model(&model)
+        .calibration(home.join("calibration.txt").to_string_lossy())
+        .samples(SAMPLES)
+        .seq_len(SEQ_LEN)
+        .seed(args.seed)
+        .draw_calibration()?;
     let measure = |model: &Model| Evaluator::new(model).seq_len(SEQ_LEN).perplexity(&test);
     let dense = measure(&model)?.perplexity;
     table.push_str(&format!("{name:12} {dense:>10.3}"));
@@ -70,11 +71,11 @@ fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) 
     for method in METHODS {
         eprintln!("{name}: {} at {}", method.name(), args.amount.pattern());
         let output = home.join(format!("{name}-{}", method.name()));
-        let report = Pruner::for_model(&model)
-            .method(*method)
-            .settings(args.amount.asked())
-            .shared_calibration(&calibration)
-            .write(&output)?;
+        let mut pruner = Pruner::for_model(&model).method(*method).settings(args.amount.asked());
+        if let Some(calibration) = &calibration {
+            pruner = pruner.shared_calibration(calibration);
+        }
+        let report = pruner.write(&output)?;
         let pruned = measure(&Model::open(&output)?)?.perplexity;
         table.push_str(&format!(" {pruned:>14.3}"));
         let figures = json!({"perplexity": pruned, "sparsity": report.sparsity});

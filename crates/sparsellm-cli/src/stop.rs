@@ -29,11 +29,13 @@ pub fn watch(ranks: &dyn Communicator) -> Result<()> {
                 // MPI's exit handlers would wait for ranks that have ended.
                 unsafe { libc::_exit(1) }
             }
-            if ASKED.swap(true, Ordering::Relaxed) {
+            if ASKED.load(Ordering::Relaxed) {
                 eprintln!("stopped at once, by signal {signal}");
                 std::process::exit(1);
             }
+            // Said first: the run may end as soon as it is asked to.
             eprintln!("signal {signal}: stopping at the next safe point; once more stops at once");
+            ASKED.store(true, Ordering::Relaxed);
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(fail)?;

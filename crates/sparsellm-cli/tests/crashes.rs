@@ -15,6 +15,9 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// The decoder layers of either embedded model.
+const LAYERS: usize = 6;
+
 /// The runs that are killed: both embedded models, with a local method and both global ones.
 const RUNS: [(&str, &str); 3] =
     [("tiny-llama", "sparsellm-plus"), ("tiny-opt", "sparsegpt"), ("tiny-opt", "sparsellm")];
@@ -96,7 +99,9 @@ fn killed_at_any_moment_a_run_resumes_to_the_same_bytes() {
         if whole {
             assert!(said.contains("finished before"), "kill {kill}: {said}");
         } else if done > 0 {
-            assert!(said.contains(&format!("{done} of ")), "kill {kill}: {said}");
+            // Further records are those of tuning's epochs.
+            let layers = done.min(LAYERS);
+            assert!(said.contains(&format!("{layers} of ")), "kill {kill}: {said}");
             resumed += 1;
         }
         assert!(files(&out) == *reference, "kill {kill} at {at:.3}: other bytes");

@@ -23,13 +23,14 @@ fn pruned_with(options: &[&str]) -> (Value, Vec<u8>) {
 
 #[test]
 fn each_part_of_the_recipe_can_be_had_alone_and_left_out_alone() {
-    let parts: [(&[&str], &[&str]); 6] = [
+    let parts: [(&[&str], &[&str]); 7] = [
         (&["--true-sequential"], &["--true-sequential=false"]),
         (&["--solver", "admm"], &["--solver", "obs"]),
         (&["--allocation", "owl"], &["--allocation", "uniform"]),
         (&["--sequential-refit"], &["--sequential-refit=false"]),
         (&["--target", "0.25"], &["--target", "layer"]),
         (&["--neuron-weights", "0.5"], &["--neuron-weights", "0"]),
+        (&["--tune", "global"], &["--tune", "none"]),
     ];
     let (report, plus) = pruned_with(&[]);
     assert_eq!(report["method"], "sparsellm-plus", "the tool's default");

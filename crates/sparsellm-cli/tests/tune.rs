@@ -99,15 +99,22 @@ fn what_cannot_be_tuned_is_refused() {
     let out = temp.path().join("out").display().to_string();
     let (llama, text) = (asset("tiny-llama"), asset("stories/calibration.txt"));
     let other = common::family("llama3").display().to_string();
+    let texts = TempDir::new().unwrap();
+    let short = texts.path().join("short.npy").display().to_string();
+    std::fs::write(&short, common::npy("<i8", "(64,)", &[0; 64 * 8])).unwrap();
     let cases: [(&[&str], i32, &str); 4] = [
         (&["--dense", &other], 1, "vocabulary"),
         (&["--dense", &llama, "--learning-rate", "2"], 2, "--learning-rate"),
-        (&["--dense", &llama, "--samples", "1"], 2, "2 segments"),
+        (&["--dense", &llama, "--samples", "1", "--calibration", &short], 2, "2 segments"),
         (&["--dense", "no/such"], 1, "no such file"),
     ];
     for (extra, status, words) in cases {
-        let tune = ["tune", &llama, "-o", &out, "--calibration", &text, "--seq-len", "64"];
-        let run = sparsellm(&[&tune[..], extra].concat());
+        let tune = ["tune", &llama, "-o", &out, "--seq-len", "64"];
+        let text = match extra.contains(&"--calibration") {
+            true => vec![],
+            false => vec!["--calibration", &text],
+        };
+        let run = sparsellm(&[&tune[..], &text, extra].concat());
         let stderr = String::from_utf8_lossy(&run.stderr);
         assert_eq!(run.status.code(), Some(status), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");

@@ -98,6 +98,11 @@ impl Rows {
         Ok(Rows { cols, dtype, place, values: Vec::new(), bytes: Vec::new() })
     }
 
+    /// How many numbers a row has.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Calls `body` to change some rows.
     ///
     /// # Errors

@@ -202,8 +202,7 @@ fn moments_can_be_kept_in_files_and_as_bf16() {
     );
 }
 
-/// Every token's hidden states count alike: the pull towards the dense model's is the gradient of
-/// the relative distance.
+/// The more the distance to the dense model's hidden states weighs, the smaller it becomes.
 #[test]
 fn hidden_states_come_closer_to_the_dense_models() {
     let temp = tempfile::tempdir().unwrap();
@@ -229,7 +228,7 @@ fn hidden_states_come_closer_to_the_dense_models() {
         rows.map(relative).sum::<f32>()
     };
     let (without, with) = (distance(0.0), distance(100.0));
-    assert!(with < 0.8 * without, "{with} {without}");
+    assert!(with < 0.9 * without, "{with} {without}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn peak_memory_follows_the_law() {
     let dense = assets().join("tiny-llama").display().to_string();
     Pruner::new(&dense)
         .method(&Magnitude)
-        .sparsity(0.1)
+        .sparsity(0.5)
         .write(&temp.path().join("pruned"))
         .unwrap();
     // The products' libraries keep packing buffers per thread, sized for the processor's caches and
@@ -92,8 +92,8 @@ fn peak_memory_follows_the_law() {
         assert!(used <= needed, "{name}: {used} > {needed}");
         assert!(2 * used >= needed, "{name}: {needed} is loose: {used}");
     }
-    // The moments are what the rest of the law does not depend on.
+    // Moments in files are not in memory, but for a small piece of each layer's.
     let moments = whole.needed - spilled.needed;
-    assert!(whole.used - spilled.used > moments * 9 / 10, "{} {}", whole.used, spilled.used);
+    assert!(whole.used - spilled.used > moments * 8 / 10, "{} {}", whole.used, spilled.used);
     assert!(whole.weights == spilled.weights && whole.weights != half.weights);
 }

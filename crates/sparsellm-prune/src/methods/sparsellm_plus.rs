@@ -5,6 +5,7 @@ use super::sparsellm::prune_as_sparsellm;
 use crate::{
     OWL, Selection, Settings, Solver,
     methods::{Inputs, Method, Needs, SparseGpt},
+    tune::TuneScope,
 };
 use sparsellm_tensor::Matrix;
 
@@ -27,6 +28,7 @@ impl Method for SparseLlmPlus {
             sequential_refit: true,
             target: 0.25,
             neuron_weights: 0.5,
+            tune: TuneScope::Global,
             ..Settings::published(self.name())
         }
     }

@@ -74,7 +74,7 @@ pub fn tune_model(
     let mut run = Run {
         student: Student::new(blocks, settings.arithmetic, keep)?,
         heads: Distillation::new(pruned, dense, settings.arithmetic)?,
-        held_out: Teacher::new(plan, held_out, None, observe)?,
+        held_out: Teacher::new(dense, held_out, None, ranks, observe)?,
         hidden_weight: settings.hidden_weight,
         seq_len: segments.seq_len,
         pruned,
@@ -95,7 +95,8 @@ pub fn tune_model(
             continue; // done by the run that this one resumes
         }
         let tokens = text.tokens.len() as f64;
-        let (mut training, mut teacher) = (0.0, Teacher::new(plan, text, matched, observe)?);
+        let (mut training, mut teacher) =
+            (0.0, Teacher::new(dense, text, matched, ranks, observe)?);
         for (i, batch) in (first..).zip(order.chunks(settings.batch)) {
             training += run.step(&mut teacher, batch, (i, all), settings.learning_rate)?;
             observe.notify(Event::Measured { what: "tuning", done: i + 1, of: all })?;

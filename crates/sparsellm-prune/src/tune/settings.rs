@@ -71,10 +71,10 @@ impl Default for TuneSettings {
     fn default() -> Self {
         TuneSettings {
             tune_epochs: 4,
-            learning_rate: 5e-4,
+            learning_rate: 7e-4,
             block_learning_rate: 2e-3,
             hidden_weight: 10.0,
-            batch: 2,
+            batch: 1,
             arithmetic: Arithmetic::default(),
         }
     }

@@ -1,9 +1,8 @@
 //! What the dense model computes on the text that tunes the pruned one.
 
-use super::TunePlan;
 use crate::rows::{Keep, Rows, StateType};
 use sparsellm_base::{Event, Observer, Result};
-use sparsellm_model::segments_per_chunk;
+use sparsellm_model::{Model, segments_per_chunk};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, View};
 use sparsellm_text::Segments;
@@ -29,12 +28,12 @@ impl Teacher {
     /// If the model's weights cannot be read, the files cannot be written, or the observer returns
     /// an error.
     pub fn new(
-        plan: &TunePlan,
+        dense: &Model,
         text: Segments,
         folder: Option<&Path>,
+        ranks: &dyn Communicator,
         observe: &mut Observer,
     ) -> Result<Teacher> {
-        let TunePlan { dense, ranks, .. } = *plan;
         let (seq_len, tokens) = (text.seq_len, &text.tokens);
         let piece = segments_per_chunk(seq_len) * seq_len;
         let own = ranks.share_in_pieces(tokens.len(), piece);
@@ -86,7 +85,7 @@ impl Teacher {
         for segment in segments {
             data.extend_from_slice(rows.read(segment * seq_len..(segment + 1) * seq_len)?);
         }
-        Ok(Some(Matrix::new(segments.len() * seq_len, self.last.cols, data)))
+        Ok(Some(Matrix::new(segments.len() * seq_len, rows.cols(), data)))
     }
 
     /// The number of layers whose hidden states are to be matched.

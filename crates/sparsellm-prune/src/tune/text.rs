@@ -31,11 +31,13 @@ impl Text {
         observe: &mut Observer,
     ) -> Result<Text> {
         let count = segments.count();
-        if count < 2 {
-            return usage_error!("tuning needs at least 2 segments of `calibration` text");
-        }
         let mut all: Vec<&[u32]> = segments.iter().chain(more.iter()).collect();
-        let held_out = all.split_off(all.len() - held_out(count));
+        if all.len() < 2 {
+            return usage_error!(
+                "tuning needs at least 2 segments of `calibration` text; give a longer text, or leave `tune` out with none"
+            );
+        }
+        let held_out = all.split_off(all.len() - held_out(count.max(2)));
         let tokens = held_out.concat();
         let held_out = Segments::new(tokens, segments.seq_len);
         let mut training = apart(&all, &held_out);
@@ -116,6 +118,7 @@ mod tests {
         let (text, warnings) = text(&overlapping, &segments(&[]), 2);
         assert_eq!((text.epochs[1].count(), warnings), (7, 1));
         let observe = &mut Observer::silent();
-        assert!(Text::of(&segments(&[0]), &segments(&[100]), 1, observe).is_err());
+        assert!(Text::of(&segments(&[0]), &segments(&[100]), 1, observe).is_ok());
+        assert!(Text::of(&segments(&[0]), &segments(&[]), 1, observe).is_err());
     }
 }
