@@ -71,11 +71,11 @@ fn prune_by_all(args: &args::Demo, name: &str, home: &Path, table: &mut String) 
     for method in METHODS {
         eprintln!("{name}: {} at {}", method.name(), args.amount.pattern());
         let output = home.join(format!("{name}-{}", method.name()));
-        let mut pruner = Pruner::for_model(&model).method(*method).settings(args.amount.asked());
-        if let Some(calibration) = &calibration {
-            pruner = pruner.shared_calibration(calibration);
-        }
-        let report = pruner.write(&output)?;
+        let report = Pruner::for_model(&model)
+            .method(*method)
+            .settings(args.amount.asked())
+            .shared_calibration(calibration.as_ref())
+            .write(&output)?;
         let pruned = measure(&Model::open(&output)?)?.perplexity;
         table.push_str(&format!(" {pruned:>14.3}"));
         let figures = json!({"perplexity": pruned, "sparsity": report.sparsity});

@@ -38,7 +38,7 @@ mod validate;
 pub use hessian::Gram;
 pub use methods::{METHODS, Method, find_method};
 pub use output::{FinishedOutput, Output};
-pub use pattern::{Pattern, Scope, count, holds, measured_sparsity};
+pub use pattern::{Pattern, Scope, count, holds, layer_sparsity, measured_sparsity};
 pub use pipeline::{Calibration, Plan, needs_text, prune_model, tune_pruned};
 pub use record::{LayerReport, LinearReport, nulls_are_infinite};
 pub use rows::{Keep, StateType};

@@ -1,6 +1,7 @@
 //! Sparsity patterns: a fraction of the weights, or N of every M.
 
 use sparsellm_base::{Result, usage_error};
+use sparsellm_model::Block;
 use sparsellm_tensor::Matrix;
 use std::{fmt, str::FromStr};
 
@@ -124,6 +125,15 @@ impl FromStr for Scope {
 pub fn measured_sparsity(values: &[f32]) -> f64 {
     let zeros = values.iter().filter(|v| **v == 0.0).count();
     zeros as f64 / values.len().max(1) as f64
+}
+
+/// The fraction of a decoder layer's weights that are zero.
+pub fn layer_sparsity(block: &Block) -> f64 {
+    let linears = block.linears();
+    let size: usize = linears.iter().map(|l| l.weight.data.len()).sum();
+    let zeros =
+        linears.iter().map(|l| measured_sparsity(&l.weight.data) * l.weight.data.len() as f64);
+    zeros.sum::<f64>() / size.max(1) as f64
 }
 
 /// Whether every group of `of` consecutive weights of each row has at least `zeros` zeros.

@@ -109,7 +109,7 @@ impl Rows {
     /// If the temporary file cannot be read or written.
     pub fn with<R>(&mut self, rows: Range<usize>, body: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
         if let Place::Values(values) = &mut self.place {
-            return Ok(body(&mut values[rows.start * self.cols..rows.end * self.cols]));
+            return Ok(body(&mut values[elements(&rows, self.cols)]));
         }
         self.read(rows.clone())?;
         let result = body(&mut self.values);
@@ -122,8 +122,8 @@ impl Rows {
     /// # Errors
     /// If the temporary file cannot be read.
     pub fn read(&mut self, rows: Range<usize>) -> Result<&[f32]> {
-        let range = rows.start * self.cols..rows.end * self.cols;
-        let at = range.start * self.dtype.size()..range.end * self.dtype.size();
+        let range = elements(&rows, self.cols);
+        let at = elements(&range, self.dtype.size());
         let bytes = match &mut self.place {
             Place::Values(values) => return Ok(&values[range]),
             Place::Bytes(bytes) => &bytes[at],
@@ -146,7 +146,7 @@ impl Rows {
     /// If the temporary file cannot be written.
     pub fn write(&mut self, rows: Range<usize>, values: &[f32]) -> Result<()> {
         if let Place::Values(own) = &mut self.place {
-            own[rows.start * self.cols..rows.end * self.cols].copy_from_slice(values);
+            own[elements(&rows, self.cols)].copy_from_slice(values);
             return Ok(());
         }
         self.values.clear();
@@ -156,8 +156,7 @@ impl Rows {
 
     /// Keeps the rows in use, unless they are in place.
     fn store(&mut self, rows: Range<usize>) -> Result<()> {
-        let size = self.cols * self.dtype.size();
-        let at = rows.start * size..rows.end * size;
+        let at = elements(&rows, self.cols * self.dtype.size());
         match &mut self.place {
             Place::Values(_) => {}
             Place::Bytes(bytes) => encode(&self.values, self.dtype, &mut bytes[at]),
@@ -171,4 +170,9 @@ impl Rows {
         }
         Ok(())
     }
+}
+
+/// The elements of some rows, each of which has so many.
+fn elements(rows: &Range<usize>, each: usize) -> Range<usize> {
+    rows.start * each..rows.end * each
 }

@@ -8,35 +8,10 @@ use sparsellm_prune::{
     sparsellm::{Reference, Streaming, Task, memory, prune_network},
 };
 use sparsellm_ranks::Local;
-use sparsellm_testing::random;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use sparsellm_testing::{Counting, random};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 fn linear(name: &str, rows: usize, cols: usize, seed: u32) -> Linear {
     Linear::new(name, random(rows, cols, seed, 0.3), None)
@@ -106,8 +81,7 @@ fn peak_memory_follows_the_law() {
         let run = |ffn: &mut Ffn| {
             let output = settings.sequential_refit.then(|| random(n, d, 9, 1.0));
             let reference = output.map(|output| Reference { output, norm: None });
-            let before = NOW.load(Relaxed);
-            PEAK.store(before, Relaxed);
+            let before = ALLOCATOR.start();
             prune_network(ffn, reference, &task, &mut |_, _| Ok(())).unwrap().unwrap();
             before - if settings.sequential_refit { 4 * n * d } else { 0 }
         };
@@ -115,7 +89,7 @@ fn peak_memory_follows_the_law() {
         // and mostly never touched: a first run makes them.
         run(&mut ffn.clone());
         let before = run(&mut ffn);
-        let used = (PEAK.load(Relaxed) - before) as f64;
+        let used = (ALLOCATOR.peak() - before) as f64;
         let threads = rayon::current_num_threads();
         let law_at = |threads| {
             memory::peak(

@@ -1,7 +1,10 @@
 //! Helpers that the tests of several crates share: access to the fixtures that `tools/fixtures`
-//! makes, and random matrices. This crate is not published.
+//! makes, random matrices, and an allocator that counts. This crate is not published.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod counting;
+
+pub use counting::Counting;
 use safetensors::SafeTensors;
 use sparsellm_tensor::Matrix;
 use std::{

@@ -28,6 +28,11 @@ impl Segments {
         hex(&sha.finalize())
     }
 
+    /// Returns where the tokens of a segment are among all.
+    pub fn rows(&self, segment: usize) -> Range<usize> {
+        segment * self.seq_len..(segment + 1) * self.seq_len
+    }
+
     /// Returns some of the segments.
     pub fn part(&self, range: Range<usize>) -> Segments {
         let tokens = self.tokens[range.start * self.seq_len..range.end * self.seq_len].to_vec();

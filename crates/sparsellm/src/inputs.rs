@@ -107,8 +107,12 @@ impl Draw {
         let seq_len = resolve_seq_len(model, self.seq_len)?;
         let source = find_text(text, Use::Calibration, hub, ranks, observe)?;
         let source = source.text_field(self.text_field.clone());
-        let most = source.most_segments(seq_len)?.map_or(usize::MAX, |most| most.max(self.samples));
-        let count = self.samples.saturating_add(self.more).min(most);
+        let mut count = self.samples.saturating_add(self.more);
+        if self.more > 0
+            && let Some(most) = source.most_segments(seq_len)?
+        {
+            count = count.min(most.max(self.samples));
+        }
         let all = source.segments(count, seq_len, self.seed, &model.checkpoint, observe)?;
         Ok((all.part(0..self.samples), all.part(self.samples..count)))
     }

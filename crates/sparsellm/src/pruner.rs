@@ -147,9 +147,9 @@ impl<'a> Pruner<'a> {
         self
     }
 
-    /// Uses a calibration that several runs share, instead of a text.
-    pub fn shared_calibration(mut self, calibration: &'a Calibration) -> Self {
-        self.shared = Some(calibration);
+    /// Uses a calibration that several runs share, if there is one, instead of a text.
+    pub fn shared_calibration(mut self, calibration: impl Into<Option<&'a Calibration>>) -> Self {
+        self.shared = calibration.into();
         self
     }
 

@@ -11,7 +11,7 @@ use sparsellm_checkpoint::{Existing, RECORD, read_json};
 use sparsellm_data::Hub;
 use sparsellm_model::{Block, Model};
 use sparsellm_prune::{
-    Keep, Output, StateType,
+    Keep, Output, StateType, layer_sparsity,
     memory::{PROGRAM, within},
     tune::{Sizes, TunePlan, TuneReport, TuneSettings, peak, tune_model},
 };
@@ -230,7 +230,7 @@ impl<'a> Tuner<'a> {
         segments: &Segments,
     ) -> Result<bool> {
         let text = (segments.tokens.len(), segments.seq_len);
-        let sizes = Sizes::of(pruned, text, |index| kept_share(&blocks[index]))?;
+        let sizes = Sizes::of(pruned, text, |index| 1.0 - layer_sparsity(&blocks[index]))?;
         let (spilled, needed) =
             within(self.memory, |spilled| Ok(PROGRAM + peak(sizes, self.state, spilled)))?;
         self.observer.notify(Event::Memory { needed, spilled })?;
@@ -274,14 +274,6 @@ impl<'a> Tuner<'a> {
             },
         }}))
     }
-}
-
-/// The share of a layer's weights that is kept.
-fn kept_share(block: &Block) -> f64 {
-    let weights: usize = block.linears().iter().map(|l| l.weight.data.len()).sum();
-    let zeros =
-        block.linears().into_iter().map(|l| l.weight.data.iter().filter(|w| **w == 0.0).count());
-    1.0 - zeros.sum::<usize>() as f64 / weights.max(1) as f64
 }
 
 /// The record of the pruned checkpoint, if it has one, with that of tuning added.

@@ -4,36 +4,11 @@
 use sparsellm::{Pruner, StateType, Tuner, methods::Magnitude};
 use sparsellm_base::{Event, Observer};
 use sparsellm_prune::memory::PROGRAM;
-use sparsellm_testing::assets;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use sparsellm_testing::{Counting, assets};
+use std::path::Path;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// What a run said that it needs, in bytes, whether that includes moments in files, what it
 /// allocated at most, and the weights that it wrote.
@@ -47,8 +22,7 @@ struct Run {
 fn tune(temp: &Path, name: &str, state: StateType, memory: Option<usize>) -> Run {
     let (dense, pruned) = (assets().join("tiny-llama"), temp.join("pruned"));
     let (mut needed, mut spilled) = (0, false);
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
+    let before = ALLOCATOR.start();
     Tuner::new(pruned.display().to_string(), dense.display().to_string())
         .calibration(assets().join("stories/calibration.txt").display().to_string())
         .samples(32)
@@ -65,7 +39,7 @@ fn tune(temp: &Path, name: &str, state: StateType, memory: Option<usize>) -> Run
         .write(&temp.join(name))
         .unwrap();
     let weights = std::fs::read(temp.join(name).join("model.safetensors")).unwrap();
-    Run { needed: needed - PROGRAM, spilled, used: PEAK.load(Relaxed) - before, weights }
+    Run { needed: needed - PROGRAM, spilled, used: ALLOCATOR.peak() - before, weights }
 }
 
 #[test]

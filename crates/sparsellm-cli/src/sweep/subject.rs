@@ -90,10 +90,7 @@ impl Subject {
             let started = Instant::now();
             let temp = folder.temporary()?;
             let output = temp.path().join(&digest);
-            let pruner = match calibration.as_deref() {
-                Some(calibration) => pruner.shared_calibration(calibration),
-                None => pruner,
-            };
+            let pruner = pruner.shared_calibration(calibration.as_deref());
             let report = pruner.observer(warnings()).write(&output)?;
             let (seconds, peak) = (started.elapsed().as_secs_f64(), peak_rss_bytes());
             let (perplexity, tasks) = self.measure(&Model::open(&output)?)?;

@@ -26,11 +26,11 @@ pub fn streaming(plan: &Plan, folder: &Path) -> Result<(Streaming, usize)> {
     });
     let tokens = if plan.needs_text() { tokens } else { 0 };
     let chunk = segments_per_chunk(seq_len) * seq_len;
-    let spill = |spilled: bool| spilled.then(|| folder.to_path_buf());
-    let (spilled, bytes) = within(plan.memory, |spilled| {
-        needed(plan, tokens, &Streaming { chunk, spill: spill(spilled) })
-    })?;
-    Ok((Streaming { chunk, spill: spill(spilled) }, bytes))
+    let streaming =
+        |spilled: bool| Streaming { chunk, spill: spilled.then(|| folder.to_path_buf()) };
+    let (spilled, bytes) =
+        within(plan.memory, |spilled| needed(plan, tokens, &streaming(spilled)))?;
+    Ok((streaming(spilled), bytes))
 }
 
 /// The number of bytes that a run needs at most: while it prunes its largest layer, or while it

@@ -8,7 +8,7 @@ use super::{
     memory,
     plan::Plan,
 };
-use crate::{LayerReport, Output, Settings, measured_sparsity, validate};
+use crate::{LayerReport, Output, Settings, layer_sparsity, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
@@ -83,11 +83,7 @@ pub fn prune_model(
 /// is read, so that nothing is read twice, and the first such layer is reported at once.
 fn warn_of_zeros(block: &Block, index: usize, observe: &mut Observer) -> Result<bool> {
     const MANY: f64 = 0.05;
-    let linears = block.linears();
-    let sizes = linears.iter().map(|l| l.weight.data.len() as f64);
-    let zeros =
-        linears.iter().map(|l| measured_sparsity(&l.weight.data) * l.weight.data.len() as f64);
-    let share = zeros.sum::<f64>() / sizes.sum::<f64>().max(1.0);
+    let share = layer_sparsity(block);
     if share > MANY {
         observe.notify(Event::Warning(format!(
             "layer {index}: {:.1} % of its weights are zero already, and pruning may give them other values; `keep_zeros` keeps every zero",

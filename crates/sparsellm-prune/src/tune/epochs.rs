@@ -6,9 +6,9 @@ use std::ops::Range;
 /// One of so many segments is held out.
 pub const HELD_OUT: usize = 8;
 
-/// How many of so many segments, at least two, are held out.
+/// How many segments are held out beside, or of, so many.
 pub fn held_out(segments: usize) -> usize {
-    segments.div_ceil(HELD_OUT).min(segments - 1)
+    segments.div_ceil(HELD_OUT)
 }
 
 /// The segments of a run: those trained on, and those held out to choose the epoch that is kept.
@@ -21,7 +21,7 @@ pub struct Split {
 impl Split {
     /// Splits so many segments, at least two; the last eighth is held out.
     pub fn of(segments: usize) -> Split {
-        let training = segments - held_out(segments);
+        let training = segments - held_out(segments).min(segments - 1);
         Split { training, held_out: training..segments }
     }
 }

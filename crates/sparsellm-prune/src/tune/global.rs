@@ -75,7 +75,7 @@ pub fn tune_model(
         student: Student::new(blocks, settings.arithmetic, keep)?,
         heads: Distillation::new(pruned, dense, settings.arithmetic)?,
         held_out: Teacher::new(dense, held_out, None, ranks, observe)?,
-        hidden_weight: settings.hidden_weight,
+        settings,
         seq_len: segments.seq_len,
         pruned,
         ranks,
@@ -98,7 +98,7 @@ pub fn tune_model(
         let (mut training, mut teacher) =
             (0.0, Teacher::new(dense, text, matched, ranks, observe)?);
         for (i, batch) in (first..).zip(order.chunks(settings.batch)) {
-            training += run.step(&mut teacher, batch, (i, all), settings.learning_rate)?;
+            training += run.step(&mut teacher, batch, i, all)?;
             observe.notify(Event::Measured { what: "tuning", done: i + 1, of: all })?;
         }
         report.training.push(training / tokens);
@@ -127,8 +127,7 @@ struct Run<'a> {
     heads: Distillation,
     /// The held-out text.
     held_out: Teacher,
-    /// λ: how much hidden states count beside the divergence.
-    hidden_weight: f64,
+    settings: &'a TuneSettings,
     seq_len: usize,
     ranks: &'a dyn Communicator,
 }
@@ -189,13 +188,7 @@ impl Run<'_> {
 
     /// Makes step `t` of `of` on a batch of the teacher's segments, and returns the sum of its tokens'
     /// losses.
-    fn step(
-        &mut self,
-        teacher: &mut Teacher,
-        batch: &[usize],
-        (t, of): (usize, usize),
-        rate: f64,
-    ) -> Result<f64> {
+    fn step(&mut self, teacher: &mut Teacher, batch: &[usize], t: usize, of: usize) -> Result<f64> {
         let scale = 1.0 / (batch.len() * self.seq_len) as f32;
         let pieces: Vec<&[usize]> = batch.chunks(segments_per_chunk(self.seq_len)).collect();
         let mut losses = vec![0.0; pieces.len()];
@@ -212,7 +205,7 @@ impl Run<'_> {
                 t + 1
             );
         }
-        self.student.step(Step::new(t, of, rate, norm))?;
+        self.student.step(Step::new(t, of, self.settings.learning_rate, norm))?;
         Ok(sum)
     }
 
@@ -237,7 +230,8 @@ impl Run<'_> {
         let input = self.pruned.finish(last.clone())?;
         let (loss, d) = self.heads.gradient(input.view(), dense.view(), scale);
         let d = self.pruned.finish_backward(&last, d)?;
-        let weight = scale * self.hidden_weight as f32 / teacher.matched().max(1) as f32;
+        let lambda = self.settings.hidden_weight as f32;
+        let weight = scale * lambda / teacher.matched().max(1) as f32;
         self.student.backward(inputs, d, self.seq_len, |layer, hidden, d| {
             if let Some(dense) = teacher.after(layer, segments)? {
                 pull(hidden.view(), dense.view(), weight, d);

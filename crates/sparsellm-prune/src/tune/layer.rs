@@ -63,8 +63,9 @@ impl Layer {
             for (values, gradient) in values.chunks_mut(PIECE).zip(gradient.chunks(PIECE)) {
                 let rows = first..first + values.len();
                 first = rows.end;
-                let moved = moments.with(rows, |moments| step.apply(moments, values, gradient));
-                result = std::mem::replace(&mut result, Ok(())).and(moved);
+                if result.is_ok() {
+                    result = moments.with(rows, |moments| step.apply(moments, values, gradient));
+                }
             }
         });
         gradients.clear();

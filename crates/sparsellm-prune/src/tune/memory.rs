@@ -57,14 +57,14 @@ impl Sizes {
         };
         for index in 0..shape.layers {
             let block = model.outline(index)?;
-            let mut layer = 0;
+            let (mut layer, share) = (0, share(index));
             for linear in block.linears() {
                 layer += linear.weight.rows * linear.weight.cols;
                 sizes.widest = sizes.widest.max(linear.weight.cols).max(linear.weight.rows);
             }
             sizes.weights += layer;
-            sizes.kept += (share(index) * layer as f64) as usize;
-            sizes.packed += SparseWeights::bytes(layer, share(index));
+            sizes.kept += (share * layer as f64) as usize;
+            sizes.packed += SparseWeights::bytes(layer, share);
             sizes.largest = sizes.largest.max(layer);
         }
         Ok(sizes)

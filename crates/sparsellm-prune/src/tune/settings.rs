@@ -1,6 +1,6 @@
 //! The options of tuning.
 
-use super::epochs::HELD_OUT;
+use super::epochs::held_out;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sparsellm_base::{Error, Result, usage_error};
@@ -100,7 +100,7 @@ impl TuneSettings {
     /// other epochs, and the held-out ones.
     pub fn more_segments(&self, samples: usize) -> usize {
         let epochs = self.tune_epochs.saturating_sub(1);
-        epochs.saturating_mul(samples).saturating_add(samples.div_ceil(HELD_OUT))
+        epochs.saturating_mul(samples).saturating_add(held_out(samples))
     }
 
     /// Checks that the options can be honoured.

@@ -6,7 +6,7 @@ use sparsellm_model::{Model, segments_per_chunk};
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::{Matrix, View};
 use sparsellm_text::Segments;
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// The layers, at most, whose hidden states are matched: each takes `tokens × d` numbers of disk.
 const MATCHED: usize = 12;
@@ -53,14 +53,14 @@ impl Teacher {
 
     /// The inputs of the head on some segments.
     pub fn last(&self, segments: &[usize]) -> Matrix {
-        let of_segment = |segment: &usize| self.last.rows(self.rows(*segment)).data;
+        let of_segment = |segment: &usize| self.last.rows(self.text.rows(*segment)).data;
         let data: Vec<f32> = segments.iter().flat_map(of_segment).copied().collect();
         Matrix::new(segments.len() * self.text.seq_len, self.last.cols, data)
     }
 
     /// The tokens of some segments.
     pub fn tokens(&self, segments: &[usize]) -> Vec<u32> {
-        let of_segment = |segment: &usize| &self.text.tokens[self.rows(*segment)];
+        let of_segment = |segment: &usize| &self.text.tokens[self.text.rows(*segment)];
         segments.iter().flat_map(of_segment).copied().collect()
     }
 
@@ -69,23 +69,17 @@ impl Teacher {
         self.text.count()
     }
 
-    /// The rows of a segment.
-    fn rows(&self, segment: usize) -> Range<usize> {
-        segment * self.text.seq_len..(segment + 1) * self.text.seq_len
-    }
-
     /// The hidden states after a layer on some segments, if they are to be matched.
     ///
     /// # Errors
     /// If they cannot be read.
     pub fn after(&mut self, layer: usize, segments: &[usize]) -> Result<Option<Matrix>> {
-        let seq_len = self.text.seq_len;
         let Some(rows) = self.layers.get_mut(&layer) else { return Ok(None) };
         let mut data = Vec::new();
         for segment in segments {
-            data.extend_from_slice(rows.read(segment * seq_len..(segment + 1) * seq_len)?);
+            data.extend_from_slice(rows.read(self.text.rows(*segment))?);
         }
-        Ok(Some(Matrix::new(segments.len() * seq_len, rows.cols(), data)))
+        Ok(Some(Matrix::new(segments.len() * self.text.seq_len, rows.cols(), data)))
     }
 
     /// The number of layers whose hidden states are to be matched.

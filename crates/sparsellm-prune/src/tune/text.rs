@@ -37,7 +37,7 @@ impl Text {
                 "tuning needs at least 2 segments of `calibration` text; give a longer text, or leave `tune` out with none"
             );
         }
-        let held_out = all.split_off(all.len() - held_out(count.max(2)));
+        let held_out = all.split_off(all.len() - held_out(count));
         let tokens = held_out.concat();
         let held_out = Segments::new(tokens, segments.seq_len);
         let mut training = apart(&all, &held_out);
