@@ -33,7 +33,7 @@ pub enum Event<'a> {
     FinishedBefore,
     /// A measurement has run the model through one more decoder layer.
     Measured {
-        /// What is measured: a text, a task, or `outliers`.
+        /// What is measured: a text, a task, `outliers` or `importance`.
         what: &'a str,
         /// How many layers are done.
         done: usize,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sparsellm::{Method, Pattern, Result, find_method};
 use sparsellm_eval::tasks::Task;
-use sparsellm_prune::{OWL, Scope, Solver, StateType, tune::TuneScope};
+use sparsellm_prune::{Allocation, Scope, Solver, StateType, tune::TuneScope};
 use sparsellm_tensor::Arithmetic;
 use std::path::PathBuf;
 
@@ -193,10 +193,11 @@ pub struct Additions {
     /// Conjugate-gradient steps of least squares on the kept weights, after any method [default: 0]
     #[arg(long, value_name = "STEPS")]
     pub refit: Option<usize>,
-    /// How the layers share the sparsity: by their share of outliers (owl, with the spread 0.08, or
-    /// a number for another spread) or equally (uniform); N:M is always uniform
-    #[arg(long, value_name = "uniform|owl|F", value_parser = allocation)]
-    pub allocation: Option<f32>,
+    /// How the linears share the sparsity: by what pruning them costs in the model's loss (measured),
+    /// by their layer's share of outliers (owl, with the spread 0.08, or a number for another spread)
+    /// or equally (uniform); N:M is always uniform
+    #[arg(long, value_name = "uniform|owl|measured|F", value_parser = parse::<Allocation>)]
+    pub allocation: Option<Allocation>,
     /// Solve the last linear again on the pruned first linears' true activations
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub sequential_refit: Option<bool>,
@@ -420,19 +421,11 @@ fn neuron_weights(text: &str) -> std::result::Result<f32, String> {
     finite(text).map_err(|_| "--neuron-weights must be a number from 0 to 1".into())
 }
 
-fn allocation(text: &str) -> std::result::Result<f32, String> {
-    named_or_number(text, [("uniform", 0.0), ("owl", OWL)])
-}
-
 fn target(text: &str) -> std::result::Result<f32, String> {
-    named_or_number(text, [("layer", 0.0), ("dense", 1.0)])
-}
-
-fn named_or_number(text: &str, names: [(&str, f32); 2]) -> std::result::Result<f32, String> {
-    let [(a, _), (b, _)] = names;
-    match names.iter().find(|(name, _)| *name == text) {
-        Some((_, value)) => Ok(*value),
-        None => finite(text).map_err(|_| format!("{a}, {b} or a number was expected")),
+    match text {
+        "layer" => Ok(0.0),
+        "dense" => Ok(1.0),
+        _ => finite(text).map_err(|_| "layer, dense or a number was expected".into()),
     }
 }
 

@@ -26,7 +26,7 @@ fn each_part_of_the_recipe_can_be_had_alone_and_left_out_alone() {
     let parts: [(&[&str], &[&str]); 7] = [
         (&["--true-sequential"], &["--true-sequential=false"]),
         (&["--solver", "admm"], &["--solver", "obs"]),
-        (&["--allocation", "owl"], &["--allocation", "uniform"]),
+        (&["--allocation", "measured"], &["--allocation", "uniform"]),
         (&["--sequential-refit"], &["--sequential-refit=false"]),
         (&["--target", "0.25"], &["--target", "layer"]),
         (&["--neuron-weights", "0.5"], &["--neuron-weights", "0"]),

@@ -84,6 +84,42 @@ fn gradients_are_pytorchs() {
     }
 }
 
+/// For a single token, the gradient of a bias is that of the output; over tokens their squares add
+/// up.
+#[test]
+fn squares_of_outputs_gradients_add_up_over_tokens() {
+    let mut compared = 0;
+    for file in cases("gradients") {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let model = Model::open(&fixture(&format!("families/{name}"))).unwrap();
+        let (block, d) = (model.block(0).unwrap(), model.shape().hidden);
+        let (hidden, direction) = (random(5, d, 1, 1.0), random(5, d, 2, 1.0));
+        let at = Positions::segments(1);
+        let mut squares = BlockGradients::of_outputs(&block, Arithmetic::F32);
+        block.backward(&hidden, at, direction.clone(), &mut squares);
+        let mut want: Vec<Vec<f64>> =
+            block.linears().iter().map(|linear| vec![0.0; linear.weight.rows]).collect();
+        for token in 0..5 {
+            let [hidden, direction] =
+                [&hidden, &direction].map(|all| all.rows(token..token + 1).to_matrix());
+            let mut single = BlockGradients::zeros(&block, Arithmetic::F32);
+            block.backward(&hidden, at, direction, &mut single);
+            for (want, linear) in want.iter_mut().zip(&single.linears) {
+                want.iter_mut().zip(&linear.bias).for_each(|(sum, g)| *sum += g * g);
+            }
+        }
+        for ((linear, got), want) in block.linears().iter().zip(&squares.linears).zip(&want) {
+            assert!(got.weight.is_empty() && got.bias.is_empty(), "{name}: {}", linear.name);
+            if linear.bias.is_some() {
+                compared += 1;
+                let got = got.output_squares.as_ref().unwrap();
+                close(got, want, &format!("{name}: {}", linear.name));
+            }
+        }
+    }
+    assert!(compared >= 6, "{compared} linears have biases");
+}
+
 /// The loss `Σ output ⊙ direction` of a block.
 fn loss(block: &Block, hidden: &Matrix, at: Positions, direction: &Matrix) -> f64 {
     let mut out = hidden.clone();

@@ -238,7 +238,8 @@ fn sparsellm_two_epochs(bencher: Bencher, shape: Shape) {
     };
     let (ffn, x) = (feed_forward(shape, false), tokens(shape.d));
     let streaming = Streaming::in_memory(TOKENS);
-    let task = Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };
+    let task =
+        Task { x: &x, shares: &[], settings: &settings, streaming: &streaming, ranks: &Local };
     bencher.with_inputs(|| ffn.clone()).bench_local_values(|mut ffn| {
         prune_network(&mut ffn, None, &task, &mut |_, _| Ok(())).map(|_| ffn)
     });

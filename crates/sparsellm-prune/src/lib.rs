@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod allocation;
 pub mod hessian;
 pub mod memory;
 pub mod methods;
@@ -35,6 +36,7 @@ pub mod sparsellm;
 pub mod tune;
 mod validate;
 
+pub use allocation::Allocation;
 pub use hessian::Gram;
 pub use methods::{METHODS, Method, find_method};
 pub use output::{FinishedOutput, Output};
@@ -42,7 +44,7 @@ pub use pattern::{Pattern, Scope, count, holds, layer_sparsity, measured_sparsit
 pub use pipeline::{Calibration, Plan, needs_text, prune_model, tune_pruned};
 pub use record::{LayerReport, LinearReport, nulls_are_infinite};
 pub use rows::{Keep, StateType};
-pub use selection::Selection;
-pub use settings::{OWL, Settings};
+pub use selection::{Selection, Share};
+pub use settings::Settings;
 pub use solver::{Problem, Solver, prune_matrix};
 pub use validate::validate;

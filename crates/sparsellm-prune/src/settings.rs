@@ -1,7 +1,7 @@
 //! The settings of a run: every option of pruning, its default value, and its form in JSON.
 
 use crate::{
-    Pattern, Scope, Selection, Solver, StateType,
+    Allocation, Pattern, Scope, Selection, Solver, StateType,
     tune::{TuneScope, TuneSettings},
 };
 use rayon::prelude::*;
@@ -12,9 +12,6 @@ use sparsellm_model::Ffn;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
 use std::ops::Range;
-
-/// The value of [`Settings::allocation`] that OWL's authors use.
-pub const OWL: f32 = 0.08;
 
 /// The settings of a run.
 ///
@@ -74,10 +71,8 @@ pub struct Settings {
     pub mask_scope: Scope,
     /// The number of conjugate-gradient steps that refit the kept weights after each prune.
     pub refit: usize,
-    /// OWL's λ: how far a layer's sparsity may differ from the average because of its share of
-    /// outliers. 0 gives every layer the same sparsity.
-    #[serde(with = "decimal")]
-    pub allocation: f32,
+    /// How the linears share the sparsity.
+    pub allocation: Allocation,
     /// SparseLLM: whether the last linear is fitted to the activations that the pruned first
     /// linears actually produce, rather than to the auxiliary a.
     pub sequential_refit: bool,
@@ -115,7 +110,7 @@ impl Settings {
             solver: Solver::Obs,
             mask_scope: Solver::Obs.scope(),
             refit: 0,
-            allocation: 0.0,
+            allocation: Allocation::Uniform,
             sequential_refit: false,
             target: 0.0,
             neuron_weights: 0.0,

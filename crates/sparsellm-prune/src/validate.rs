@@ -48,12 +48,6 @@ fn numbers(settings: &Settings) -> Result<()> {
     if settings.bits.is_some_and(|b| !(2..=16).contains(&b)) {
         return usage_error!("`bits` must be from 2 to 16");
     }
-    if !(0.0..=0.5).contains(&settings.allocation) {
-        return usage_error!(
-            "`allocation` must be uniform (0), owl (0.08) or a number up to 0.5, not {}",
-            settings.allocation
-        );
-    }
     if !(0.0..=1.0).contains(&settings.target) {
         return usage_error!(
             "`target` must be layer (0), dense (1) or between, not {}",

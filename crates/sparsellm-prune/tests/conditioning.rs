@@ -155,8 +155,13 @@ fn no_hessian_stops_the_global_method() {
                     };
                     let at = format!("{what}, d = {d}, solver {i}");
                     let streaming = Streaming::in_memory(256);
-                    let task =
-                        Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };
+                    let task = Task {
+                        x: &x,
+                        shares: &[],
+                        settings: &settings,
+                        streaming: &streaming,
+                        ranks: &Local,
+                    };
                     let outcome = prune_network(&mut ffn, None, &task, &mut |_, _| Ok(()));
                     let outcome = outcome.unwrap_or_else(|e| panic!("{at}: {e}"));
                     let outcome = outcome.unwrap_or_else(|| panic!("{at}: nothing finite"));

@@ -176,7 +176,7 @@ proptest! {
         };
         let reference = plus.then(|| Reference { output: random(150, d, seed ^ 5, 1.0), norm: None });
         let streaming = Streaming::in_memory(64);
-        let task = Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };
+        let task = Task { x: &x, shares: &[], settings: &settings, streaming: &streaming, ranks: &Local };
         let outcome = prune_network(&mut ffn, reference, &task, &mut |_, _| Ok(())).unwrap().unwrap();
         prop_assert!(outcome.errors.iter().all(|e| e.is_finite()));
         for (before, linear) in before.iter().zip(ffn.linears()) {

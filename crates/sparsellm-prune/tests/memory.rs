@@ -77,7 +77,8 @@ fn peak_memory_follows_the_law() {
         let mut ffn = network(k, d, ff);
         let spill = (name == "spilled").then(std::env::temp_dir);
         let streaming = Streaming { chunk, spill };
-        let task = Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };
+        let task =
+            Task { x: &x, shares: &[], settings: &settings, streaming: &streaming, ranks: &Local };
         let run = |ffn: &mut Ffn| {
             let output = settings.sequential_refit.then(|| random(n, d, 9, 1.0));
             let reference = output.map(|output| Reference { output, norm: None });

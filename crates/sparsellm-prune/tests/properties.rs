@@ -53,7 +53,7 @@ fn network((gated, activation): (bool, Activation), d: usize, ff: usize, rng: &m
 
 fn prune(ffn: &mut Ffn, x: &Matrix, reference: Option<Matrix>, settings: &Settings) -> Outcome {
     let streaming = Streaming::in_memory(64);
-    let task = Task { x, settings, streaming: &streaming, ranks: &Local };
+    let task = Task { x, shares: &[], settings, streaming: &streaming, ranks: &Local };
     let reference = reference.map(|output| Reference { output, norm: None });
     prune_network(ffn, reference, &task, &mut |_, _| Ok(())).unwrap().unwrap()
 }

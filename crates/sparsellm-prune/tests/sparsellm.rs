@@ -47,7 +47,8 @@ fn the_global_method_agrees_with_numpy() {
         };
         let reference = || Reference { output: case.matrix("R"), norm: None };
         let (x, streaming) = (case.matrix("X"), Streaming::in_memory(64));
-        let task = Task { x: &x, settings: &settings, streaming: &streaming, ranks: &Local };
+        let task =
+            Task { x: &x, shares: &[], settings: &settings, streaming: &streaming, ranks: &Local };
         let reference = case.has("R").then(reference);
         let outcome =
             prune_network(&mut ffn, reference, &task, &mut |_, _| Ok(())).unwrap().unwrap();

@@ -26,6 +26,9 @@ pub struct LinearGradient {
     pub bias: Vec<f64>,
     /// The arithmetic of the products that they are made of.
     pub arithmetic: Arithmetic,
+    /// The sum over tokens of `(∂L/∂Y)²` for each output of `Y = X Wᵀ + b`, `[d_out]`, if
+    /// [`BlockGradients::of_outputs`] asked for it.
+    pub output_squares: Option<Vec<f64>>,
 }
 
 /// The gradients of a norm's parameters.
@@ -44,6 +47,21 @@ impl BlockGradients {
         let zeros = |linear| LinearGradient::zeros(linear, arithmetic);
         BlockGradients {
             linears: block.linears().into_iter().map(zeros).collect(),
+            norms: block.norms().map(NormGradient::zeros),
+        }
+    }
+
+    /// Gathers no gradients of linears' parameters, but the squares of those of their outputs.
+    pub fn of_outputs(block: &Block, arithmetic: Arithmetic) -> BlockGradients {
+        let of_output = |linear: &Linear| LinearGradient {
+            kept: Kept::of(&linear.weight).none(),
+            weight: Vec::new(),
+            bias: Vec::new(),
+            arithmetic,
+            output_squares: Some(vec![0.0; linear.weight.rows]),
+        };
+        BlockGradients {
+            linears: block.linears().into_iter().map(of_output).collect(),
             norms: block.norms().map(NormGradient::zeros),
         }
     }
@@ -87,7 +105,7 @@ impl LinearGradient {
         let kept = Kept::of(&linear.weight);
         let weight = vec![0.0; kept.len()];
         let bias = vec![0.0; linear.bias.as_ref().map_or(0, Vec::len)];
-        LinearGradient { kept, weight, bias, arithmetic }
+        LinearGradient { kept, weight, bias, arithmetic, output_squares: None }
     }
 
     fn leave_out(&mut self) {
@@ -104,6 +122,11 @@ impl LinearGradient {
         if !self.bias.is_empty() {
             for dy in dy.data.chunks_exact(dy.cols) {
                 self.bias.iter_mut().zip(dy).for_each(|(sum, v)| *sum += f64::from(*v));
+            }
+        }
+        if let Some(squares) = &mut self.output_squares {
+            for dy in dy.data.chunks_exact(dy.cols) {
+                squares.iter_mut().zip(dy).for_each(|(sum, v)| *sum += f64::from(*v).powi(2));
             }
         }
         self.arithmetic.matmul(dy, linear.weight.view())

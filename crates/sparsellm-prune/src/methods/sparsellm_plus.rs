@@ -3,7 +3,7 @@
 
 use super::sparsellm::prune_as_sparsellm;
 use crate::{
-    OWL, Selection, Settings, Solver,
+    Allocation, Selection, Settings, Solver,
     methods::{Inputs, Method, Needs, SparseGpt},
     tune::TuneScope,
 };
@@ -24,7 +24,7 @@ impl Method for SparseLlmPlus {
             true_sequential: true,
             solver: Solver::Admm,
             mask_scope: Solver::Admm.scope(),
-            allocation: OWL,
+            allocation: Allocation::Measured,
             sequential_refit: true,
             target: 0.25,
             neuron_weights: 0.5,

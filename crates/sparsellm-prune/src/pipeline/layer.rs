@@ -6,7 +6,7 @@ use super::{
     statistics::{Statistics, output_error},
 };
 use crate::{
-    Gram, LayerReport, LinearReport, Problem, Selection, Settings,
+    Gram, LayerReport, LinearReport, Problem, Selection, Settings, Share,
     hessian::{on_rows, raised_damping},
     measured_sparsity,
     methods::Inputs,
@@ -32,6 +32,8 @@ pub struct LayerWork<'a> {
     pub index: usize,
     pub block: Block,
     pub seq_len: usize,
+    /// What is asked of each of the block's linears.
+    pub shares: &'a [Share],
     /// How SparseLLM streams its tokens.
     pub streaming: &'a Streaming,
 }
@@ -262,7 +264,10 @@ impl<'a> LayerWork<'a> {
             let weight = &mut linears[linear].weight;
             let before = problem.map(|_| weight.view().to_matrix());
             let held = settings.held(weight);
-            let selection = Selection { held: held.as_deref(), ..settings.selection(ranks) };
+            let selection = Selection {
+                held: held.as_deref(),
+                ..self.shares[linear].selection(settings, ranks)
+            };
             let prune = |w: &mut Matrix, products: Option<&Matrix>, rows| {
                 let inputs = Inputs { squared_norms: &norms, problem, products };
                 method.prune(w, &inputs, &selection.of_rows(rows, w.cols));
@@ -417,7 +422,9 @@ impl<'a> LayerWork<'a> {
     ) -> Result<Option<Outcome>> {
         let settings = Settings { damping, ..self.plan.settings.clone() };
         let (index, ranks) = (self.index, self.plan.ranks);
-        let task = Task { x, settings: &settings, streaming: self.streaming, ranks };
+        let first = self.shares.len() - self.block.ffn.linears().len();
+        let shares = &self.shares[first..];
+        let task = Task { x, settings: &settings, shares, streaming: self.streaming, ranks };
         let mut observe = |epoch, error| observe.notify(Event::EpochDone { index, epoch, error });
         prune_network(&mut self.block.ffn, reference, &task, &mut observe)
     }

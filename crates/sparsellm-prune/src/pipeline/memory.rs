@@ -1,12 +1,13 @@
 //! The memory that a run needs, computed before the run begins (ARCHITECTURE.md).
 
-use super::plan::Plan;
+use super::{allocation, plan::Plan};
 use crate::memory::{PROGRAM, within};
 use crate::sparsellm::{
     Streaming,
     memory::{Sizes, peak},
 };
 use crate::tune::{self, COMPARED, moving};
+use crate::{Allocation, Pattern};
 use sparsellm_base::Result;
 use sparsellm_model::{Block, segments_per_chunk};
 use sparsellm_tensor::{SparseWeights, TILE};
@@ -47,7 +48,43 @@ fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
         true => needed_by_tuning(plan, streaming)?,
         false => 0,
     };
-    Ok(PROGRAM + (4 * hidden + most).max(tuning))
+    let allocating = match (plan.settings.allocation, plan.settings.pattern) {
+        (Allocation::Measured, Pattern::Unstructured(_)) if plan.calibration.is_some() => {
+            needed_by_allocation(plan)?
+        }
+        _ => 0,
+    };
+    Ok(PROGRAM + (4 * hidden + most.max(allocating)).max(tuning))
+}
+
+/// The number of bytes, beside the hidden states of all tokens, that it takes at most to measure what
+/// pruning costs.
+fn needed_by_allocation(plan: &Plan) -> Result<usize> {
+    let shape = plan.model.shape();
+    let (tokens, seq_len) =
+        plan.calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
+    let tokens = tokens.min(allocation::TOKENS.next_multiple_of(seq_len));
+    let piece = tokens.min(segments_per_chunk(seq_len) * seq_len);
+    let range = plan.settings.layers.clone().unwrap_or(0..shape.layers);
+    let mut most = 0;
+    for index in range {
+        let block = plan.model.outline(index)?;
+        let linears = block.linears();
+        let sizes = || linears.iter().map(|l| l.weight.rows * l.weight.cols);
+        let (all, largest): (usize, usize) = (sizes().sum(), sizes().max().unwrap_or(0));
+        let widest = linears.iter().map(|l| l.weight.cols.max(l.weight.rows)).max().unwrap_or(0);
+        // The sums of all groups (f64), then a Hessian, its factor, and a linear's copies.
+        let squares = |group: &sparsellm_model::Group| block.input_width(group).pow(2);
+        let sums: usize = block.groups().iter().map(squares).sum();
+        let trial = 2 * sums + 3 * widest * widest + 4 * largest;
+        // One layer there and back, as in tuning.
+        let pass = piece * (10 * shape.hidden + 4 * widest);
+        most = most.max(all + trial.max(pass));
+    }
+    // The hidden states, or the gradients with respect to them, of which one is copied.
+    let hidden = 3 * tokens * shape.hidden;
+    let head = shape.vocabulary * (shape.hidden + tune::TOKENS);
+    Ok(4 * (hidden + most.max(head)))
 }
 
 /// The number of bytes that tuning the whole model takes at most.

@@ -1,7 +1,7 @@
 //! The inputs and options of a run.
 
 use super::calibration::Calibration;
-use crate::{Method, Settings, methods::Needs, tune::TuneScope};
+use crate::{Allocation, Method, Settings, methods::Needs, tune::TuneScope};
 use sparsellm_model::Model;
 use sparsellm_ranks::Communicator;
 
@@ -35,6 +35,6 @@ impl Plan<'_> {
 pub fn needs_text(method: &dyn Method, settings: &Settings) -> bool {
     method.needs() != Needs::Nothing
         || settings.refit > 0
-        || settings.allocation > 0.0
+        || settings.allocation != Allocation::Uniform
         || settings.tune != TuneScope::None
 }

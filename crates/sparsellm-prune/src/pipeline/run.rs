@@ -8,7 +8,7 @@ use super::{
     memory,
     plan::Plan,
 };
-use crate::{LayerReport, Output, Settings, layer_sparsity, validate};
+use crate::{LayerReport, Output, layer_sparsity, validate};
 use serde::Deserialize;
 use serde_json::Value;
 use sparsellm_base::{Error, Event, Observer, Result, input_error, usage_error};
@@ -36,7 +36,7 @@ pub fn prune_model(
     let (mut hidden, seq_len) = embed(plan)?;
     // The dense model's hidden states, if targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
-    let patterns = allocate(plan, &hidden, &range, observe)?;
+    let shares = allocate(plan, &hidden, &range, output.run_folder(), observe)?;
     let mut reports = done_before(output, &range)?;
     let resumed = range.start + reports.len();
     if !reports.is_empty() {
@@ -62,13 +62,11 @@ pub fn prune_model(
             continue;
         }
         observe.notify(Event::LayerStarted { index, done: reports.len(), of: range.len() })?;
-        let pattern = patterns[index - range.start];
-        let settings = &Settings { pattern, ..settings.clone() };
-        let plan = Plan { settings, ..*plan };
-        let mut work = LayerWork { plan, index, block, seq_len, streaming: &streaming };
+        let (streaming, shares) = (&streaming, &shares[index - range.start]);
+        let mut work = LayerWork { plan: *plan, index, block, seq_len, shares, streaming };
         let dense = dense.as_ref().map(|after| DenseStates { before: before.as_ref(), after });
         let report = work.prune(&hidden, dense, observe)?;
-        write(&plan, &mut work.block, &report, output)?;
+        write(plan, &mut work.block, &report, output)?;
         if index + 1 < range.end {
             work.block.run(&mut hidden, seq_len);
         }

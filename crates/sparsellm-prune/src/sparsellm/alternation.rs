@@ -138,8 +138,9 @@ impl<'a> Alternation<'a> {
                 let solved = phase(Phase::Weights, || factor_x.solve_rows(zx.view()));
                 w.set_rows(rows.start, &solved);
             }
-            let all_rows = self.task.settings.selection(self.task.ranks);
-            let (row_weights, held) = (weights.as_deref(), held.as_deref());
+            let all_rows = self.task.selection(i);
+            let row_weights = weights.as_deref().or(all_rows.row_weights);
+            let held = held.as_deref();
             self.problem_x.prune(&mut w, &Selection { row_weights, held, ..all_rows });
         }
         Some(())
@@ -177,7 +178,7 @@ impl<'a> Alternation<'a> {
             w.set_rows(self.own.start, &phase(Phase::Weights, solve));
         }
         let held = self.held_last.as_deref();
-        problem_a.prune(&mut w, &Selection { held, ..settings.selection(ranks) });
+        problem_a.prune(&mut w, &Selection { held, ..self.task.selection(first.len()) });
         Some(())
     }
 

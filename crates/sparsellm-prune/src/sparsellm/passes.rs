@@ -72,7 +72,7 @@ impl Start {
         reference: Option<Reference>,
         task: &Task,
     ) -> Result<Start> {
-        let Task { x, settings, streaming, ranks } = task;
+        let Task { x, settings, streaming, ranks, .. } = task;
         let (d, d_ff) = (last.weight.rows, last.weight.cols);
         let width = first.len() * d_ff;
         let lambda = if reference.is_some() { settings.target } else { 0.0 };

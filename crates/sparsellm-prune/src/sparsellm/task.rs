@@ -1,7 +1,7 @@
 //! The input of the alternating loop, and its result.
 
 use super::streaming::Streaming;
-use crate::Settings;
+use crate::{Selection, Settings, Share};
 use sparsellm_model::Norm;
 use sparsellm_ranks::Communicator;
 use sparsellm_tensor::Matrix;
@@ -13,10 +13,23 @@ pub struct Task<'a> {
     pub x: &'a Matrix,
     /// The settings.
     pub settings: &'a Settings,
+    /// What is asked of each of the network's linears, the first ones before the last. Where there is
+    /// no share, the settings' pattern is.
+    pub shares: &'a [Share],
     /// How the tokens are streamed.
     pub streaming: &'a Streaming,
     /// The ranks that hold the other tokens.
     pub ranks: &'a dyn Communicator,
+}
+
+impl Task<'_> {
+    /// The selection for all rows of the network's linear at this place.
+    pub fn selection(&self, place: usize) -> Selection<'_> {
+        match self.shares.get(place) {
+            Some(share) => share.selection(self.settings, self.ranks),
+            None => self.settings.selection(self.ranks),
+        }
+    }
 }
 
 /// The output with which the network would restore the dense model's hidden states.

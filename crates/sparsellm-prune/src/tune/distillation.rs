@@ -1,40 +1,13 @@
 //! The loss of tuning: how far the pruned model's next-token probabilities are from those of the
 //! dense one.
 
+use super::head::{Head, cap_backward, log_sum_exp, tiles};
 use rayon::prelude::*;
 use sparsellm_base::{Result, input_error};
 use sparsellm_model::Model;
 use sparsellm_tensor::profile::Region;
-use sparsellm_tensor::{Arithmetic, Matrix, View, divergence, exp_sum, largest, softcap};
+use sparsellm_tensor::{Arithmetic, Matrix, View, divergence};
 use std::{ops::Range, sync::Arc};
-
-/// Tokens whose logits exist at once, of both models.
-pub const TOKENS: usize = 256;
-
-/// What turns the head's input into logits.
-struct Head {
-    /// `[vocabulary, d]`.
-    table: Arc<Matrix>,
-    softcap: Option<f32>,
-    arithmetic: Arithmetic,
-}
-
-impl Head {
-    /// The logits of some tokens, `[tokens, vocabulary]`.
-    fn logits(&self, input: View) -> Matrix {
-        let mut logits = self.arithmetic.matmul_nt(input, self.table.view());
-        if let Some(cap) = self.softcap {
-            logits.data.par_chunks_mut(self.table.rows).for_each(|row| softcap(row, cap));
-        }
-        logits
-    }
-
-    /// The gradient with respect to the input, `[tokens, d]`, given that with respect to the
-    /// logits.
-    fn input_gradient(&self, d: View) -> Matrix {
-        self.arithmetic.matmul(d, self.table.view())
-    }
-}
 
 /// The heads of the two models.
 pub struct Distillation {
@@ -103,20 +76,8 @@ impl Distillation {
         let normalizers = [log_sum_exp(student), log_sum_exp(teacher)];
         let loss = divergence(student, teacher, normalizers);
         if let Some((cap, logits)) = logits {
-            let slopes = student.iter_mut().zip(logits);
-            slopes.for_each(|(d, s)| *d *= 1.0 - (s / cap) * (s / cap));
+            cap_backward(student, &logits, cap);
         }
         loss
     }
-}
-
-/// The tiles of so many tokens.
-fn tiles(tokens: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..tokens).step_by(TOKENS).map(move |first| first..(first + TOKENS).min(tokens))
-}
-
-/// `ln Σ eˣ`.
-fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = largest(row);
-    max + exp_sum(row, max).ln()
 }

@@ -1,6 +1,6 @@
 //! The memory law of tuning (ARCHITECTURE.md).
 
-use super::{distillation::TOKENS, epochs::HELD_OUT};
+use super::{epochs::HELD_OUT, head::TOKENS};
 use crate::rows::StateType;
 use sparsellm_base::Result;
 use sparsellm_model::{Model, segments_per_chunk};

@@ -1,11 +1,7 @@
 //! Allocates a sparsity to each decoder layer, by OWL (Yin et al., *Outlier Weighed Layerwise
 //! Sparsity*, ICML 2024).
 
-use super::{
-    plan::{Plan, needs_text},
-    statistics::SquaredNorms,
-};
-use crate::Pattern;
+use crate::pipeline::{calibration::Calibration, plan::Plan, statistics::SquaredNorms};
 use rayon::prelude::*;
 use sparsellm_base::{Event, Observer, Result};
 use sparsellm_model::{Positions, for_each_chunk};
@@ -20,31 +16,23 @@ const OUTLIER: f64 = 5.0;
 /// and loses at least this fraction of those that it would lose.
 const LEAST: f64 = 0.5;
 
-/// The pattern of each layer in `range`. An unstructured sparsity is allocated by the layers'
-/// outliers, which are counted by running the dense model on `hidden`, this rank's part of the
-/// calibration text's embeddings. An N:M pattern is the same for all layers.
-pub fn allocate(
+/// The sparsity of each layer in `range`, for an average of `rho` and a spread of `lambda`. The
+/// layers' outliers are counted by running the dense model on `hidden`, this rank's part of the
+/// calibration text's embeddings.
+pub fn sparsities_of(
     plan: &Plan,
+    calibration: &Calibration,
     hidden: &Matrix,
     range: &Range<usize>,
+    (rho, lambda): (f64, f64),
     observe: &mut Observer,
-) -> Result<Vec<Pattern>> {
-    let settings = plan.settings;
-    let uniform = vec![settings.pattern; range.len()];
-    let (Pattern::Unstructured(rho), Some(calibration)) = (settings.pattern, plan.calibration)
-    else {
-        return Ok(uniform);
-    };
-    if settings.allocation == 0.0 || !needs_text(plan.method, settings) {
-        return Ok(uniform);
-    }
+) -> Result<Vec<f64>> {
     let mut known = calibration.outliers.borrow_mut();
     if known.len() < range.end {
         let seq_len = calibration.segments.seq_len;
         *known = phase(Phase::Forward, || outliers(plan, hidden, seq_len, range.end, observe))?;
     }
-    let sparsities = sparsities(&known[range.clone()], rho, f64::from(settings.allocation));
-    Ok(sparsities.into_iter().map(Pattern::Unstructured).collect())
+    Ok(sparsities(&known[range.clone()], rho, lambda))
 }
 
 /// The share of outliers among the weights of each of the first `layers` layers.
