@@ -31,6 +31,7 @@ mod rows;
 mod select;
 mod selection;
 mod settings;
+mod share;
 pub mod solver;
 pub mod sparsellm;
 pub mod tune;
@@ -44,7 +45,8 @@ pub use pattern::{Pattern, Scope, count, holds, layer_sparsity, measured_sparsit
 pub use pipeline::{Calibration, Plan, needs_text, prune_model, tune_pruned};
 pub use record::{LayerReport, LinearReport, nulls_are_infinite};
 pub use rows::{Keep, StateType};
-pub use selection::{Selection, Share};
+pub use selection::Selection;
 pub use settings::Settings;
+pub use share::Share;
 pub use solver::{Problem, Solver, prune_matrix};
 pub use validate::validate;
