@@ -20,6 +20,19 @@ pub enum Allocation {
 impl Allocation {
     /// OWL with the λ that its authors use.
     pub const OWL: Allocation = Allocation::Owl(0.08);
+
+    /// Returns the allocation if its λ is within its bounds.
+    ///
+    /// # Errors
+    /// If it is not; the message says what is allowed.
+    pub fn checked(self) -> Result<Self, String> {
+        match self {
+            Allocation::Owl(lambda) if !(0.0..=0.5).contains(&lambda) => Err(format!(
+                "`allocation` must be measured, uniform (0), owl (0.08) or a number up to 0.5, not {lambda}"
+            )),
+            _ => Ok(self),
+        }
+    }
 }
 
 impl FromStr for Allocation {
@@ -32,10 +45,8 @@ impl FromStr for Allocation {
             "measured" => Ok(Allocation::Measured),
             _ => match text.parse() {
                 Ok(0.0) => Ok(Allocation::Uniform),
-                Ok(lambda) if (0.0..=0.5).contains(&lambda) => Ok(Allocation::Owl(lambda)),
-                _ => Err(format!(
-                    "`allocation` must be uniform, owl, measured or a number up to 0.5 (owl is 0.08), not {text}"
-                )),
+                Ok(lambda) if f32::is_finite(lambda) => Ok(Allocation::Owl(lambda)),
+                _ => Err("measured, uniform, owl or a number was expected".into()),
             },
         }
     }
@@ -69,10 +80,11 @@ impl TryFrom<Written> for Allocation {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            Written::Name(name) => name.parse(),
-            Written::Number(number) => number.to_string().parse(),
-        }
+        let text = match written {
+            Written::Name(name) => name,
+            Written::Number(number) => number.to_string(),
+        };
+        text.parse().and_then(Allocation::checked)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks settings before a run.
 
 use crate::{Method, Pattern, Scope, Settings, Solver};
-use sparsellm_base::{Result, usage_error};
+use sparsellm_base::{Error, Result, usage_error};
 use sparsellm_model::Model;
 
 /// Checks, before any work, that a run of `method` on `model` can honour the settings.
@@ -48,6 +48,7 @@ fn numbers(settings: &Settings) -> Result<()> {
     if settings.bits.is_some_and(|b| !(2..=16).contains(&b)) {
         return usage_error!("`bits` must be from 2 to 16");
     }
+    settings.allocation.checked().map_err(Error::Usage)?;
     if !(0.0..=1.0).contains(&settings.target) {
         return usage_error!(
             "`target` must be layer (0), dense (1) or between, not {}",

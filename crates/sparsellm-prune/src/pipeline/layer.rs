@@ -302,7 +302,7 @@ impl<'a> LayerWork<'a> {
         let name = self.first_name(group);
         let settings = Settings { damping, ..self.plan.settings.clone() };
         let Some(problem) = Problem::new(gram, &settings, self.plan.ranks) else {
-            return self.not_finite(&format!("the inputs of {name}"));
+            return not_finite(self.index, &format!("the inputs of {name}"));
         };
         let used = problem.factor.damping;
         if used > damping {
@@ -318,13 +318,6 @@ impl<'a> LayerWork<'a> {
     fn first_name(&self, group: &Group) -> String {
         let linears = self.block.linears();
         group.linears.first().map_or(String::new(), |i| linears[*i].name.clone())
-    }
-
-    fn not_finite<T>(&self, what: &str) -> Result<T> {
-        numerics_error!(
-            "layer {}: {what} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`",
-            self.index
-        )
     }
 
     fn warn(&self, observe: &mut Observer, what: String) -> Result<()> {
@@ -379,7 +372,7 @@ impl<'a> LayerWork<'a> {
         let started = Instant::now();
         let (mut x, mut reference) = phase(Phase::Forward, || self.ffn_ends(hidden, x, dense));
         if !x.data.par_iter().all(|v| v.is_finite()) {
-            return self.not_finite("the inputs of its feed-forward network");
+            return not_finite(self.index, "the inputs of its feed-forward network");
         }
         let groups = self.block.groups();
         let ffn: Vec<&Group> = groups.iter().filter(|group| group.part == Part::Ffn).collect();
@@ -390,7 +383,7 @@ impl<'a> LayerWork<'a> {
             match outcome {
                 Some(outcome) if self.fits(&all) || damping > MOST_DAMPING => break outcome,
                 None if damping > MOST_DAMPING => {
-                    return self.not_finite("the activations of its feed-forward network");
+                    return not_finite(self.index, "the activations of its feed-forward network");
                 }
                 _ => {}
             }
@@ -456,6 +449,13 @@ impl<'a> LayerWork<'a> {
         report.linears.insert(name, LinearReport { sparsity, error, seconds, raised_damping });
         Ok(())
     }
+}
+
+/// The error of a layer in which `what` are not finite.
+pub fn not_finite<T>(index: usize, what: &str) -> Result<T> {
+    numerics_error!(
+        "layer {index}: {what} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`"
+    )
 }
 
 /// A matrix without rows that has room for as many as `like` has.

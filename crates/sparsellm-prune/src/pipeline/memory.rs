@@ -61,9 +61,9 @@ fn needed(plan: &Plan, tokens: usize, streaming: &Streaming) -> Result<usize> {
 /// pruning costs.
 fn needed_by_allocation(plan: &Plan) -> Result<usize> {
     let shape = plan.model.shape();
-    let (tokens, seq_len) =
-        plan.calibration.map_or((0, 1), |c| (c.segments.tokens.len(), c.segments.seq_len));
-    let tokens = tokens.min(allocation::TOKENS.next_multiple_of(seq_len));
+    let (tokens, seq_len) = plan
+        .calibration
+        .map_or((0, 1), |c| (allocation::measured_tokens(&c.segments), c.segments.seq_len));
     let piece = tokens.min(segments_per_chunk(seq_len) * seq_len);
     let range = plan.settings.layers.clone().unwrap_or(0..shape.layers);
     let mut most = 0;

@@ -36,12 +36,15 @@ pub fn prune_model(
     let (mut hidden, seq_len) = embed(plan)?;
     // The dense model's hidden states, if targets lean on them.
     let mut dense = (settings.target > 0.0).then(|| hidden.clone());
-    let shares = allocate(plan, &hidden, &range, output.run_folder(), observe)?;
     let mut reports = done_before(output, &range)?;
     let resumed = range.start + reports.len();
     if !reports.is_empty() {
         observe.notify(Event::Resumed { done: reports.len(), of: range.len() })?;
     }
+    let shares = match resumed < range.end {
+        true => allocate(plan, &hidden, &range, output.run_folder(), observe)?,
+        false => Vec::new(), // no layer is left to prune
+    };
     let mut warned = settings.keep_zeros;
     for index in 0..range.end {
         let mut block = phase(Phase::Read, || model.block(index))?;

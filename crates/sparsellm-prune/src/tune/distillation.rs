@@ -7,7 +7,7 @@ use sparsellm_base::{Result, input_error};
 use sparsellm_model::Model;
 use sparsellm_tensor::profile::Region;
 use sparsellm_tensor::{Arithmetic, Matrix, View, divergence};
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 /// The heads of the two models.
 pub struct Distillation {
@@ -29,12 +29,12 @@ impl Distillation {
                 teacher.checkpoint.path.display()
             );
         }
-        let of_student = Arc::new(student.head_rows(0..ours)?);
-        let of_teacher = Arc::new(teacher.head_rows(0..theirs)?);
-        let of_teacher = if of_teacher == of_student { of_student.clone() } else { of_teacher };
-        let head =
-            |table, model: &Model| Head { table, softcap: model.logit_softcap(), arithmetic };
-        Ok(Distillation { student: head(of_student, student), teacher: head(of_teacher, teacher) })
+        let student = Head::new(student, arithmetic)?;
+        let mut teacher = Head::new(teacher, arithmetic)?;
+        if teacher.table == student.table {
+            teacher.table = student.table.clone();
+        }
+        Ok(Distillation { student, teacher })
     }
 
     /// The sum over tokens of the divergence, given both heads' inputs `[tokens, d]`.

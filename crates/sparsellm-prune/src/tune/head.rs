@@ -1,6 +1,8 @@
 //! The head: what turns its input into logits.
 
 use rayon::prelude::*;
+use sparsellm_base::Result;
+use sparsellm_model::Model;
 use sparsellm_tensor::{Arithmetic, Matrix, View, exp_sum, largest, softcap};
 use std::{ops::Range, sync::Arc};
 
@@ -10,14 +12,22 @@ pub const TOKENS: usize = 256;
 /// What turns the head's input into logits.
 pub struct Head {
     /// `[vocabulary, d]`.
-    pub table: Arc<Matrix>,
+    pub(super) table: Arc<Matrix>,
     /// The bound of the logits, if they have one.
     pub softcap: Option<f32>,
-    /// The arithmetic of the products.
-    pub arithmetic: Arithmetic,
+    arithmetic: Arithmetic,
 }
 
 impl Head {
+    /// Reads a model's head, whose products are to be computed in this arithmetic.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn new(model: &Model, arithmetic: Arithmetic) -> Result<Head> {
+        let table = Arc::new(model.head_rows(0..model.shape().vocabulary)?);
+        Ok(Head { table, softcap: model.logit_softcap(), arithmetic })
+    }
+
     /// The logits of some tokens, `[tokens, vocabulary]`.
     pub fn logits(&self, input: View) -> Matrix {
         let mut logits = self.arithmetic.matmul_nt(input, self.table.view());

@@ -12,19 +12,18 @@ use rayon::prelude::*;
 use sparsellm_base::{Event, Observer, Result};
 use sparsellm_model::{BlockGradients, Positions, segments_per_chunk};
 use sparsellm_tensor::{Arithmetic, Matrix};
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 /// `E g²` for each output of a layer's linears, by linear, where g is the gradient of
 /// `−ln p(y)` with respect to the output and y is drawn from the model's own p.
 pub type Importance = Vec<Vec<f64>>;
 
-/// The importance of the outputs of the layers in `range`, the last layer first, on a text that the
-/// dense model was run on: `inputs` are the hidden states before each layer from `range.start` on,
-/// and `last` those after the last layer, `[tokens, d]`. It is passed to `found` with the layer's
-/// index.
+/// The importance of the outputs of the layers in `range`, on a text that the dense model was run
+/// on: `inputs` are the hidden states before each layer from `range.start` on, and `last` those
+/// after the last layer, `[tokens, d]`.
 ///
 /// # Errors
-/// If weights or inputs cannot be read, or the observer or `found` returns an error.
+/// If weights or inputs cannot be read, or the observer returns an error.
 pub fn importance(
     plan: &Plan,
     (inputs, last): (&mut [Rows], &Matrix),
@@ -63,11 +62,7 @@ pub fn importance(
 /// The gradient of `−ln p(y)` with respect to the last hidden states, piece by piece.
 fn head_gradients(plan: &Plan, last: &Matrix, pieces: &[Range<usize>]) -> Result<Vec<Matrix>> {
     let model = plan.model;
-    let head = Head {
-        table: Arc::new(model.head_rows(0..model.shape().vocabulary)?),
-        softcap: model.logit_softcap(),
-        arithmetic: Arithmetic::default(),
-    };
+    let head = Head::new(model, Arithmetic::default())?;
     let mut random = Mt64::new(0);
     let mut all = Vec::new();
     for rows in pieces {

@@ -11,7 +11,7 @@
 //! outputs. ΔW is that of a trial prune by the OBS solver at a few sparsities.
 
 use super::{
-    super::plan::Plan,
+    super::{layer::not_finite, plan::Plan},
     fisher::{Importance, importance},
     knapsack::{Item, solve},
 };
@@ -23,16 +23,21 @@ use sparsellm_base::{Event, Observer, Result, numerics_error};
 use sparsellm_model::{Block, Positions, for_each_chunk};
 use sparsellm_ranks::Local;
 use sparsellm_tensor::profile::{Phase, phase};
-use sparsellm_tensor::{Matrix, matmul};
+use sparsellm_tensor::{Matrix, View, matmul};
 use sparsellm_text::Segments;
 use std::{ops::Range, path::Path};
 
 /// The tokens, about, that are enough to tell the linears apart.
-pub const TOKENS: usize = 8192;
+const TOKENS: usize = 8192;
 
 /// Each linear keeps at least this fraction of the weights that it would keep at uniform sparsity,
 /// and loses at least this fraction of those that it would lose.
 const LEAST: f64 = 0.5;
+
+/// The number of tokens of the first segments, on which costs are measured.
+pub fn measured_tokens(segments: &Segments) -> usize {
+    TOKENS.div_ceil(segments.seq_len).min(segments.count()) * segments.seq_len
+}
 
 /// What is asked of each linear of the layers in `range`, which lose a share `rho` of their weights
 /// together: its sparsity, and the weights of its rows' errors. Every rank does the same work, on the same first
@@ -51,8 +56,8 @@ pub fn shares(
 ) -> Result<Vec<Vec<Share>>> {
     let trials = [LEAST * rho, rho, 1.0 - LEAST * (1.0 - rho)];
     let seq_len = segments.seq_len;
-    let count = TOKENS.div_ceil(seq_len).min(segments.count());
-    let mut hidden = plan.model.embed(&segments.tokens[..count * seq_len], seq_len)?;
+    let tokens = &segments.tokens[..measured_tokens(segments)];
+    let mut hidden = plan.model.embed(tokens, seq_len)?;
     let layers = plan.model.shape().layers;
     let (mut inputs, mut errors) = (Vec::new(), Vec::new());
     for index in 0..layers {
@@ -108,9 +113,7 @@ fn trial_errors(
     for (group, gram) in groups.iter().zip(&grams) {
         let Some(problem) = Problem::new(gram, &settings, &Local) else {
             let name = group.linears.first().map_or("", |i| linears[*i].name.as_str());
-            return numerics_error!(
-                "layer {index}: the inputs of {name} are not finite on the calibration text, so there is nothing to prune against; check the checkpoint with `sparsellm eval`"
-            );
+            return not_finite(index, &format!("the inputs of {name}"));
         };
         let h = gram.scaled(1.0 / gram.tokens.max(1) as f32);
         for &i in &group.linears {
@@ -120,7 +123,7 @@ fn trial_errors(
                 let pattern = Pattern::Unstructured(rho);
                 let share = Share { pattern, row_weights: None };
                 problem.prune(&mut w, &share.selection(&settings, &Local));
-                all[i].push(phase(Phase::Solve, || row_errors(w, &dense.to_matrix(), &h)));
+                all[i].push(phase(Phase::Solve, || row_errors(w, dense, &h)));
             }
         }
     }
@@ -128,9 +131,9 @@ fn trial_errors(
 }
 
 /// `(ΔW H ΔWᵀ)_oo` for each row o.
-fn row_errors(pruned: Matrix, dense: &Matrix, h: &Matrix) -> Vec<f64> {
+fn row_errors(pruned: Matrix, dense: View, h: &Matrix) -> Vec<f64> {
     let mut delta = pruned;
-    delta.data.iter_mut().zip(&dense.data).for_each(|(a, b)| *a -= b);
+    delta.data.iter_mut().zip(dense.data).for_each(|(a, b)| *a -= b);
     let products = matmul(delta.view(), h.view());
     let cols = delta.cols.max(1);
     let rows = delta.data.chunks_exact(cols).zip(products.data.chunks_exact(cols));

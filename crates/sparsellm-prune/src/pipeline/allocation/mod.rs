@@ -5,9 +5,9 @@ mod knapsack;
 mod measured;
 mod owl;
 
-pub use measured::TOKENS;
+pub use measured::measured_tokens;
 
-use super::plan::{Plan, needs_text};
+use super::plan::Plan;
 use crate::{Allocation, Pattern, Share};
 use sparsellm_base::{Observer, Result};
 use sparsellm_tensor::Matrix;
@@ -43,7 +43,8 @@ pub fn allocate(
         return each(vec![settings.pattern; range.len()]);
     };
     match settings.allocation {
-        Allocation::Owl(lambda) if needs_text(plan.method, settings) => {
+        Allocation::Uniform => each(vec![settings.pattern; range.len()]),
+        Allocation::Owl(lambda) => {
             let lambda = f64::from(lambda);
             let sparsities =
                 owl::sparsities_of(plan, calibration, hidden, range, (rho, lambda), observe)?;
@@ -52,6 +53,5 @@ pub fn allocate(
         Allocation::Measured => {
             measured::shares(plan, &calibration.segments, range, rho, folder, observe)
         }
-        _ => each(vec![settings.pattern; range.len()]),
     }
 }
